@@ -1,0 +1,222 @@
+"""A detector: backbone, head, normalisation, class names and thresholds as one object."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from oodlib import runs
+from oodlib.data import fit_picture
+from oodlib.errors import InputError, choice
+from oodlib.heads import make_head
+from oodlib.metrics import threshold_at_tpr
+from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
+
+
+class NarrowResNet(ResNet):
+    """torchvision's ResNet at half its width and without its last stage: for 8 x 8 images."""
+
+    def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
+        if planes == 512:
+            return nn.Identity()
+        return super()._make_layer(block, planes // 2, blocks, stride, dilate)
+
+
+BACKBONES = {
+    "resnet_small": lambda: NarrowResNet(BasicBlock, [1, 1, 1, 0]),
+    "resnet18": lambda: ResNet(BasicBlock, [2, 2, 2, 2]),
+    "resnet50": lambda: ResNet(Bottleneck, [3, 4, 6, 3]),
+}
+
+
+def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
+    """A torchvision ResNet with a 3 x 3 stem and no pooling after it, and its number of features."""
+    choice("backbone", name, BACKBONES)
+    net = BACKBONES[name]()
+    net.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    net.fc = nn.Identity()
+    with torch.no_grad():
+        num_features = net.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
+    return net.train(), num_features
+
+
+class Prediction(NamedTuple):
+    """What a detector says of N images."""
+
+    classes: np.ndarray
+    """int64 (N,), indices into the detector's `class_names`."""
+    is_ood: np.ndarray
+    """bool (N,), whether the score is below the threshold."""
+    scores: np.ndarray
+    """float64 (N,), larger = more in-distribution."""
+
+
+class Detector(nn.Module):
+    """Classifies images and says which of them are out of distribution.
+
+    Args:
+        backbone: A name in `BACKBONES`.
+        head: A name in `heads.HEADS`.
+        class_names: Names of the C classes.
+        image_shape: (H, W, channels) of the images.
+        mean, std: Of each channel over the training images, in [0, 1].
+        head_options: Options of the head, such as its `scale` and `margin`.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        head: str,
+        class_names: tuple[str, ...],
+        image_shape: tuple[int, int, int],
+        mean: list[float],
+        std: list[float],
+        head_options: dict[str, float] | None = None,
+    ):
+        super().__init__()
+        self.config = dict(
+            backbone=backbone,
+            head=head,
+            class_names=list(class_names),
+            image_shape=list(image_shape),
+            mean=list(mean),
+            std=list(std),
+            head_options=head_options or {},
+        )
+        self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
+        self.backbone, num_features = make_backbone(backbone, image_shape[2])
+        self.head = make_head(head, num_features, len(class_names), **(head_options or {}))
+        self.thresholds: dict[str, float] = {}
+        statistics = torch.zeros(num_features, num_features, dtype=torch.float64)
+        self.register_buffer("whitening", statistics)
+        self.register_buffer("whitened_means", statistics[: len(class_names)].clone())
+
+    @property
+    def device(self) -> torch.device:
+        return self.whitening.device
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (N, D) float32 of uint8 images (N, C, H, W) on this device."""
+        mean, std = (torch.tensor(self.config[k], device=self.device).view(1, -1, 1, 1) for k in ("mean", "std"))
+        return self.backbone((images.float() / 255 - mean) / std).float()
+
+    @torch.inference_mode()
+    def all_features(self, images: Any, batch_size: int = 512) -> Tensor:
+        """Features (N, D) of any images that `score` takes, in evaluation mode."""
+        was_training = self.training
+        self.eval()
+        batches = self.to_uint8(images).split(batch_size)
+        features = torch.cat([self.features(batch.to(self.device)) for batch in batches])
+        self.train(was_training)
+        return features
+
+    def fit_scores(self, train_images: Any, train_labels: np.ndarray, val_images: Any, tpr: float = 0.95):
+        """Fit what comes after training: the Mahalanobis statistics on training images, and for every score
+        the threshold that keeps `tpr` of the validation images."""
+        labels = torch.as_tensor(train_labels, device=self.device)
+        fitted = Mahalanobis.fit(self.all_features(train_images), labels, len(self.class_names))
+        self.whitening, self.whitened_means = fitted.whitening, fitted.means
+        self.thresholds = {name: threshold_at_tpr(s, tpr) for name, s in self.all_scores(val_images).items()}
+
+    def all_scores(self, images: Any) -> dict[str, np.ndarray]:
+        """Every score in `scores.SCORES` of N images, each float64 (N,)."""
+        return self._scores(self.all_features(images))
+
+    @torch.inference_mode()
+    def _scores(self, features: Tensor) -> dict[str, np.ndarray]:
+        self.head.eval()
+        logits = self.head.logits(features)
+        found = (
+            msp(logits),
+            energy(logits),
+            max_cosine(features, self.head.weight),
+            Mahalanobis(self.whitening, self.whitened_means)(features),
+        )
+        return {name: s.cpu().numpy() for name, s in zip(SCORES, found, strict=True)}
+
+    def score(self, images: Any, score: str | None = None) -> np.ndarray:
+        """Score N images, larger = more in-distribution; float64 (N,).
+
+        Args:
+            images: uint8 or float in [0, 1], an array or tensor of shape N x H x W x C, N x C x H x W or (grey)
+                N x H x W, or PIL images of any size, which are centre-cropped and scaled.
+            score: One of `msp`, `energy`, `cosine`, `mahalanobis`; None for the head's own (softmax: msp,
+                others: cosine).
+
+        Raises:
+            InputError: The images are of another type, range or shape.
+        """
+        return self.all_scores(images)[self._score_name(score)]
+
+    def predict(self, images: Any, score: str | None = None) -> Prediction:
+        """Class, verdict and score of N images; arguments as for `score`."""
+        name = self._score_name(score)
+        if name not in self.thresholds:
+            raise InputError("this detector has no threshold yet; call fit_scores after training it")
+        features = self.all_features(images)
+        with torch.inference_mode():
+            classes = self.head.eval().logits(features).argmax(-1).cpu().numpy()
+        scores = self._scores(features)[name]
+        return Prediction(classes, scores < self.thresholds[name], scores)
+
+    def _score_name(self, score: str | None) -> str:
+        choice("score", score, (None, *SCORES))
+        return score or self.head.default_score
+
+    def to_uint8(self, images: Any) -> Tensor:
+        """Images as `score` takes them, as a uint8 tensor (N, C, H, W)."""
+        height, width, channels = self.image_shape
+        expected = f"expected N x {height} x {width} x {channels}, uint8 or float in [0, 1], or PIL images"
+        if isinstance(images, Image.Image):
+            images = [images]
+        if isinstance(images, list | tuple):
+            if not images or not all(isinstance(image, Image.Image) for image in images):
+                raise InputError(f"images are a {type(images).__name__} of something else than pictures; {expected}")
+            images = np.stack([fit_picture(image, self.image_shape) for image in images])
+        if not isinstance(images, np.ndarray | Tensor):
+            raise InputError(f"images are a {type(images).__name__}; {expected}")
+        images = torch.as_tensor(images).detach().cpu()
+        if images.ndim == 3 and channels == 1:
+            images = images[..., None]
+        if images.ndim != 4 or not len(images):
+            raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
+        if tuple(images.shape[1:]) == self.image_shape:
+            images = images.permute(0, 3, 1, 2)
+        if tuple(images.shape[1:]) != (channels, height, width):
+            raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
+        if images.is_floating_point():
+            if not bool(((images >= 0) & (images <= 1)).all()):
+                low, high = images.min().item(), images.max().item()
+                raise InputError(f"images range from {low:.3g} to {high:.3g}; {expected}")
+            images = (images.float() * 255).round().to(torch.uint8)
+        if images.dtype != torch.uint8:
+            raise InputError(f"images are {images.dtype}; {expected}")
+        return images.contiguous()
+
+    def save(self, folder: Path) -> None:
+        """Write `detector.safetensors` and then `detector.json` to `folder`, each atomically."""
+        folder = Path(folder)
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        with runs.atomic(folder / "detector.safetensors") as part:
+            save_file(tensors, part)
+        runs.write_json(folder / "detector.json", {**self.config, "thresholds": self.thresholds})
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Detector":
+        """Read a detector that `save` wrote; it comes in evaluation mode."""
+        folder = Path(folder)
+        if not (folder / "detector.json").is_file():
+            raise InputError(f"{folder} holds no detector.json; train one with notebook 03_train_detector")
+        config = json.loads((folder / "detector.json").read_text())
+        thresholds = config.pop("thresholds")
+        detector = cls(**config)
+        detector.load_state_dict(load_file(folder / "detector.safetensors"))
+        detector.thresholds = thresholds
+        return detector.to(device).eval()

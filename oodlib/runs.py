@@ -1,0 +1,103 @@
+"""A run's folder: where things lie, what is there, and writing so that nothing is ever half-written."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oodlib.errors import InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to it when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write `values` as JSON, atomically."""
+    with atomic(path) as part:
+        part.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def root() -> Path:
+    """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile above here, else `./runs`."""
+    if os.environ.get("OODLIB_RUNS"):
+        return Path(os.environ["OODLIB_RUNS"]).expanduser()
+    here = Path.cwd()
+    home = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
+    return Path(os.path.relpath(home)) / "runs"
+
+
+class Run:
+    """The folder of one run and the places in it.
+
+    Args:
+        name: A name under `root()`, such as `digits`, or a path.
+    """
+
+    def __init__(self, name: str):
+        is_path = os.sep in name or name in (".", "..")
+        self.folder = Path(name).expanduser() if is_path else root() / name
+        self.denoiser = self.folder / "denoiser"
+        self.outliers = self.folder / "outliers.npz"
+        self.detectors = self.folder / "detectors"
+        self.results = self.folder / "results.csv"
+        self.summary = self.folder / "summary.md"
+        self.figures = self.folder / "figures"
+
+    def __str__(self) -> str:
+        """The folder as its owner would write it: without the way there from a notebook."""
+        return str(self.folder).removeprefix("../")
+
+    def detector(self, head: str, outliers: str, seed: int) -> Path:
+        """The folder of one detector: its weights, settings, per-image scores and metrics."""
+        return self.detectors / f"{head}-{outliers}" / f"seed{seed}"
+
+    def require(self, path: Path, notebook: str) -> Path:
+        """`path`, if it is there; else an error that names the notebook which makes it."""
+        if not path.exists():
+            raise InputError(
+                f"{str(path).removeprefix('../')} is not there; make it with notebook {notebook}: open it and run "
+                f"all cells, or type: papermill notebooks/{notebook}.ipynb {self}/{notebook}.ipynb"
+            )
+        return path
+
+    def is_made(self, folder: Path, settings: dict[str, Any]) -> bool:
+        """Whether a finished step lies in `folder`, made with exactly these settings."""
+        file = folder / "settings.json"
+        return file.is_file() and json.loads(file.read_text()) == json.loads(json.dumps(settings))
+
+    def finish(self, folder: Path, settings: dict[str, Any]) -> None:
+        """Mark the step in `folder` as finished with these settings: the last file to be written."""
+        write_json(folder / "settings.json", settings)
+
+    def tables(self, name: str) -> pd.DataFrame:
+        """All detectors' tables of that name, `metrics` or `scores`, as one."""
+        files = sorted(self.detectors.glob(f"*/seed*/{name}.csv"))
+        if not files:
+            self.require(self.detectors / f"*/seed*/{name}.csv", "03_train_detector")
+        return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+
+    def save_figure(self, figure, name: str):
+        """Save a figure as `figures/<name>.png` and return it, so that a notebook shows it too."""
+        with atomic(self.figures / f"{name}.png") as part:
+            figure.savefig(part, dpi=150)
+        return figure
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically, with nine significant digits."""
+    with atomic(path) as part:
+        table.to_csv(part, index=False, float_format="%.9g")

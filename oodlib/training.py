@@ -1,0 +1,146 @@
+"""The two training loops, plain and visible: the denoiser's and the detector's."""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from oodlib.detector import Detector
+from oodlib.errors import InputError
+from oodlib.heads import CosineHead, uniform_cross_entropy
+from oodlib.seeds import generator
+
+
+class Progress:
+    """Prints a line every few seconds: step, loss, images a second, time left. Keeps the loss curve."""
+
+    def __init__(self, what: str, steps: int, batch_size: int, every_s: float = 5.0):
+        self.what, self.steps, self.batch_size, self.every_s = what, steps, batch_size, every_s
+        self.history: list[dict[str, float]] = []
+        self.sum, self.since = torch.zeros(()), 0
+        self.start = self.shown = time.monotonic()
+        self.keep_every = max(1, steps // 100)
+
+    def update(self, step: int, loss: Tensor) -> None:
+        """Take the loss of a step, counted from 1, without waiting for the device but a hundred times a run."""
+        self.sum, self.since = self.sum + loss.detach().cpu(), self.since + 1
+        if step % self.keep_every and step != self.steps:
+            return
+        mean = self.sum.item() / self.since
+        self.sum, self.since = torch.zeros(()), 0
+        if not math.isfinite(mean):
+            raise InputError(f"{self.what}: the loss is {mean} at step {step}; lower the learning rate")
+        self.history.append({"step": step, "loss": mean})
+        now = time.monotonic()
+        if now - self.shown >= self.every_s or step == self.steps:
+            self.shown, spent = now, now - self.start
+            speed, left = step * self.batch_size / spent, spent * (self.steps - step) / step
+            print(
+                f"{self.what}: step {step} of {self.steps}, loss {mean:.3f}, {speed:.0f} images/s, {left:.0f} s left",
+                flush=True,
+            )
+
+
+def batches(count: int, batch_size: int, random: torch.Generator):
+    """Endless batches of indices, each epoch in a new order; a batch may span two epochs."""
+    rest = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(rest) < batch_size:
+            rest = torch.cat([rest, torch.randperm(count, generator=random)])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]
+
+
+def augment(images: Tensor, flip: bool, random: torch.Generator) -> Tensor:
+    """Shift each image by up to an eighth of its side, zeros coming in, and flip half of them if asked.
+
+    Args:
+        images: uint8 (N, C, H, W).
+    """
+    count, _, height, width = images.shape
+    pad = height // 8
+    shift = torch.randint(0, 2 * pad + 1, (2, count), generator=random).to(images.device)
+    mirrored = torch.randint(0, 2, (count,), generator=random).to(images.device) if flip else None
+    rows = torch.arange(height, device=images.device) + shift[0, :, None]
+    columns = torch.arange(width, device=images.device) + shift[1, :, None]
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None] == 1, columns.flip(1), columns)
+    padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
+    index = torch.arange(count, device=images.device)
+    return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def fit_detector(
+    detector: Detector,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    outliers: np.ndarray | None = None,
+    outlier_weight: float = 0.5,
+    outlier_batch_size: int = 128,
+    epochs: int,
+    batch_size: int = 128,
+    learning_rate: float = 0.1,
+    weight_decay: float = 5e-4,
+    flip: bool = False,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    what: str = "detector",
+) -> pd.DataFrame:
+    """Train a detector by Nesterov SGD with a cosine schedule, with outlier exposure where outliers are given.
+
+    The loss is `head loss(ID) + outlier_weight * uniform_cross_entropy(outliers)`. ID images and outliers go
+    through the backbone in one batch, so that batch normalisation sees both (arXiv 1812.04606).
+
+    Args:
+        detector: Trained in place.
+        images: uint8 (N, H, W, C).
+        labels: Integers (N,) in [0, C).
+        outliers: uint8 (M, H, W, C), or None for plain training.
+        outlier_batch_size: Outliers in each step, beside `batch_size` ID images.
+        epochs: Passes over the ID images.
+
+    Returns:
+        The loss curve, columns `step` and `loss`.
+    """
+    id_images = detector.to_uint8(images).to(device)
+    id_labels = torch.as_tensor(labels, device=device)
+    outlier_images = None if outliers is None else detector.to_uint8(outliers).to(device)
+    detector.to(device).train()
+
+    undecayed = [detector.head.weight] if isinstance(detector.head, CosineHead) else []
+    decayed = [p for p in detector.parameters() if all(p is not q for q in undecayed)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
+    steps = max(1, round(epochs * len(id_images) / batch_size))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-6)
+
+    order = batches(len(id_images), batch_size, generator(seed, "ID order"))
+    shifts = generator(seed, "augmentation")
+    if outliers is not None:
+        outlier_order = batches(len(outlier_images), outlier_batch_size, generator(seed, "outlier order"))
+        outlier_shifts = generator(seed, "outlier augmentation")
+    progress = Progress(what, steps, batch_size)
+    for step in range(1, steps + 1):
+        index = next(order).to(device)
+        batch, batch_labels = augment(id_images[index], flip, shifts), id_labels[index]
+        if outliers is None:
+            loss = detector.head.loss(detector.features(batch), batch_labels)
+        else:
+            unlike = augment(outlier_images[next(outlier_order).to(device)], flip, outlier_shifts)
+            features = detector.features(torch.cat([batch, unlike]))
+            loss = detector.head.loss(features[: len(batch)], batch_labels)
+            loss = loss + outlier_weight * uniform_cross_entropy(detector.head.outlier_logits(features[len(batch) :]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        progress.update(step, loss)
+    detector.eval()
+    return pd.DataFrame(progress.history)
