@@ -20,12 +20,12 @@ from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
 
 
 class NarrowResNet(ResNet):
-    """torchvision's ResNet at half its width and without its last stage: for 8 x 8 images."""
+    """torchvision's ResNet at a quarter of its width and without its last stage: for 8 x 8 images."""
 
     def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
         if planes == 512:
             return nn.Identity()
-        return super()._make_layer(block, planes // 2, blocks, stride, dilate)
+        return super()._make_layer(block, planes // 4, blocks, stride, dilate)
 
 
 BACKBONES = {
@@ -86,8 +86,8 @@ class Detector(nn.Module):
             head=head,
             class_names=list(class_names),
             image_shape=list(image_shape),
-            mean=list(mean),
-            std=list(std),
+            mean=[float(m) for m in mean],
+            std=[float(s) for s in std],
             head_options=head_options or {},
         )
         self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from oodlib.detector import Detector
 from oodlib.errors import InputError
 from oodlib.heads import CosineHead, uniform_cross_entropy
 from oodlib.seeds import generator
+
+if TYPE_CHECKING:  # diffusers takes seconds to import, and training a detector does not need it
+    from oodlib.denoiser import Denoiser
 
 
 class Progress:
@@ -74,6 +78,73 @@ def augment(images: Tensor, flip: bool, random: torch.Generator) -> Tensor:
     padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
     index = torch.arange(count, device=images.device)
     return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def ema_with_warmup(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """An averaging function for `AveragedModel`: `ema += (1 - d) (weights - ema)` with
+    `d = min(decay, (1 + n) / (10 + n))` after n updates, so that the average soon forgets the first weights."""
+
+    def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
+        n = int(num_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return average
+
+
+def fit_denoiser(
+    denoiser: "Denoiser",
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    steps: int,
+    batch_size: int = 128,
+    learning_rate: float = 2e-3,
+    label_dropout: float = 0.1,
+    ema_decay: float = 0.995,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> pd.DataFrame:
+    """Train a denoiser by AdamW with a cosine schedule; it ends with the moving average of its weights.
+
+    Args:
+        denoiser: Trained in place.
+        images: uint8 (N, H, W, C).
+        labels: Integers (N,).
+        label_dropout: Share of labels replaced by zeros, which teaches it to draw without a class.
+
+    Returns:
+        The loss curve, columns `step` and `loss`.
+    """
+    data = torch.as_tensor(images, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    one_hot = F.one_hot(torch.as_tensor(labels), len(denoiser.class_names)).float().to(device)
+    denoiser.to(device).train()
+    ema = AveragedModel(denoiser, multi_avg_fn=ema_with_warmup(ema_decay))
+    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=learning_rate, weight_decay=1e-6)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=min(0.1, 100 / steps))
+    num_train_timesteps = denoiser.noise_scheduler.config.num_train_timesteps
+
+    order = batches(len(data), batch_size, generator(seed, "order"))
+    random_noise = generator(seed, "noise", device=device)
+    random_steps = generator(seed, "timesteps", device=device)
+    random_labels = generator(seed, "label dropout", device=device)
+    progress = Progress("denoiser", steps, batch_size)
+    for step in range(1, steps + 1):
+        index = next(order).to(device)
+        batch = data[index]
+        keep = torch.rand(batch_size, 1, generator=random_labels, device=device) >= label_dropout
+        noise = torch.randn(batch.shape, generator=random_noise, device=device)
+        timesteps = torch.randint(num_train_timesteps, (batch_size,), generator=random_steps, device=device)
+        loss = denoiser.loss(batch, one_hot[index] * keep, timesteps, noise)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        ema.update_parameters(denoiser)
+        progress.update(step, loss)
+    denoiser.load_state_dict(ema.module.state_dict())
+    denoiser.eval()
+    return pd.DataFrame(progress.history)
 
 
 def fit_detector(

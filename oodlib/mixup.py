@@ -1,0 +1,189 @@
+"""Label mixup: mixed label weights, a sampler that draws images for them, and the pool of outliers.
+
+The paper feeds the denoiser [1, 1] where it was trained on [1, 0] and [0, 1], and takes what it draws for
+an outlier between two classes (arXiv 2405.00631).
+"""
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import diffusers
+import numpy as np
+import torch
+from torch import Tensor
+
+from oodlib import runs
+from oodlib.denoiser import Denoiser
+from oodlib.errors import InputError, choice
+from oodlib.seeds import generator
+
+MIX_MODES = ("sum", "convex", "slerp")
+SCHEDULERS = {
+    "ddpm": diffusers.DDPMScheduler,
+    "ddim": diffusers.DDIMScheduler,
+    "dpmsolver++": diffusers.DPMSolverMultistepScheduler,
+    "unipc": diffusers.UniPCMultistepScheduler,
+}
+
+
+def label_weights(raw: Tensor, mode: str = "sum") -> Tensor:
+    """Turn raw class weights into the vector that the denoiser takes.
+
+    - `sum`: `w` as it is; two ones are the paper's [1, 1].
+    - `convex`: `p = w / sum(w)`, inside the hull of what it was trained on.
+    - `slerp`: `sin(p pi/2) / |sin(p pi/2)|`; for two classes the great circle from one one-hot to the other.
+
+    Args:
+        raw: (..., C), 0 or more. Where all are 0 the result is 0: no class.
+
+    Returns:
+        (..., C), of the same type.
+    """
+    choice("mix mode", mode, MIX_MODES)
+    if not bool(torch.isfinite(raw).all()) or bool((raw < 0).any()):
+        raise InputError("label weights must be finite and 0 or more")
+    if mode == "sum":
+        return raw
+    share = raw / raw.sum(-1, keepdim=True).clamp_min(1e-12)
+    if mode == "convex":
+        return share
+    arc = (share * (math.pi / 2)).sin()
+    return arc / arc.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def pair_weights(
+    pairs: Sequence[tuple[int, int]], num_classes: int, mode: str = "sum", weight: float | Tensor = 0.5
+) -> Tensor:
+    """Label weights for pairs of distinct classes, (len(pairs), num_classes).
+
+    Args:
+        pairs: Classes (a, b).
+        weight: Of class b, in [0, 1], one for all or one for each: 0 is class a alone, 1 is class b. For
+            `sum` both rise to 1 before the other falls, so that 0.5 is the paper's [1, 1].
+    """
+    pairs = torch.as_tensor(pairs).reshape(-1, 2)
+    if bool((pairs[:, 0] == pairs[:, 1]).any()) or pairs.min() < 0 or pairs.max() >= num_classes:
+        raise InputError(f"a pair needs two distinct classes from 0 to {num_classes - 1}, got {pairs.tolist()}")
+    weight = torch.as_tensor(weight, dtype=torch.float32).expand(len(pairs))
+    if bool((weight < 0).any()) or bool((weight > 1).any()):
+        raise InputError(f"the mixing weight must lie in [0, 1], got {weight.tolist()}")
+    both = torch.stack([1 - weight, weight], dim=1)
+    if mode == "sum":
+        both = (2 * both).clamp(max=1)
+    return label_weights(torch.zeros(len(pairs), num_classes).scatter(1, pairs, both), mode)
+
+
+def make_scheduler(denoiser: Denoiser, name: str):
+    """One of `SCHEDULERS` with the denoiser's noise schedule and trailing time steps (arXiv 2305.08891)."""
+    choice("scheduler", name, SCHEDULERS)
+    spacing = {} if name == "ddpm" else {"timestep_spacing": "trailing"}
+    return SCHEDULERS[name].from_config(denoiser.noise_scheduler.config, **spacing)
+
+
+def initial_noise(shape: tuple[int, ...], random: Sequence[torch.Generator], init: str = "normal") -> Tensor:
+    """One noise image of `shape` from each generator: `normal`, the DDPM's prior, or `uniform` on
+    [-sqrt(3), sqrt(3)], which has unit variance too and is how the paper words it."""
+    choice("initial noise", init, ("normal", "uniform"))
+    if init == "normal":
+        return torch.stack([torch.randn(shape, generator=g) for g in random])
+    return torch.stack([(2 * torch.rand(shape, generator=g) - 1) * math.sqrt(3) for g in random])
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: Denoiser,
+    weights: Tensor,
+    *,
+    scheduler: str | diffusers.SchedulerMixin = "unipc",
+    num_inference_steps: int = 8,
+    guidance_scale: float = 1.0,
+    init: str = "normal",
+    seed: int = 0,
+    noise_index: Sequence[int] | None = None,
+    batch_size: int = 256,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> np.ndarray:
+    """Draw an image for each row of label weights.
+
+    Image i depends on `seed`, its noise index and its weights, not on the batch it is drawn in.
+
+    Args:
+        weights: Label weights (N, C), such as from `pair_weights`.
+        scheduler: A name in `SCHEDULERS`, or any diffusers scheduler object.
+        guidance_scale: Classifier-free guidance (arXiv 2207.12598), `none + scale (class - none)`; 1 is off.
+        init: Initial noise, `normal` or `uniform`.
+        noise_index: Which noise each image starts from; equal numbers, equal noise. None for 0 to N - 1.
+        on_step: Called after each step with its number from 0 and the batch in [-1, 1] as it stands.
+
+    Returns:
+        uint8 (N, H, W, channels).
+    """
+    if weights.ndim != 2 or weights.shape[1] != len(denoiser.class_names):
+        raise InputError(
+            f"label weights have shape {tuple(weights.shape)}, expected N x {len(denoiser.class_names)} classes"
+        )
+    if isinstance(scheduler, str):
+        scheduler = make_scheduler(denoiser, scheduler)
+    noise_index = range(len(weights)) if noise_index is None else noise_index
+    height, width, channels = denoiser.image_shape
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    denoiser.eval()
+    drawn = []
+    for batch, index in zip(weights.split(batch_size), _chunks(noise_index, batch_size), strict=True):
+        random = [generator(seed, "sampling", int(i)) for i in index]
+        scheduler.set_timesteps(num_inference_steps)
+        x = initial_noise((channels, height, width), random, init).to(denoiser.device)
+        x = x * scheduler.init_noise_sigma
+        batch = batch.to(denoiser.device, x.dtype)
+        extra = {"generator": random} if takes_generator else {}
+        for step, t in enumerate(scheduler.timesteps):
+            x_in = scheduler.scale_model_input(x, t)
+            output = denoiser(x_in, t, batch)
+            if guidance_scale != 1:
+                unconditional = denoiser(x_in, t, torch.zeros_like(batch))
+                output = unconditional + guidance_scale * (output - unconditional)
+            x = scheduler.step(output, t, x, **extra).prev_sample
+            if on_step is not None:
+                on_step(step, x)
+        drawn.append(((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
+    return torch.cat(drawn).numpy()
+
+
+def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+class OutlierPool(NamedTuple):
+    """Synthetic outliers and what they were drawn from."""
+
+    images: np.ndarray
+    """uint8 (N, H, W, C)."""
+    pairs: np.ndarray
+    """int64 (N, 2), the two classes that were mixed."""
+    label_weights: np.ndarray
+    """float32 (N, classes), what the denoiser was given."""
+
+    def save(self, path: Path) -> None:
+        """Write as `.npz`, atomically; `data.load` reads its images too."""
+        with runs.atomic(path) as part:
+            np.savez_compressed(part, **self._asdict())
+
+
+def draw_outliers(
+    denoiser: Denoiser, images_per_pair: int, *, mix: str = "sum", mix_weight: float = 0.5, **options
+) -> OutlierPool:
+    """Draw the outlier pool: the same number of images for every unordered pair of classes, pairs in turn.
+
+    Args:
+        options: Of `sample`: scheduler, steps, guidance, initial noise and seed.
+    """
+    num_classes = len(denoiser.class_names)
+    if num_classes < 2:
+        raise InputError("label mixup needs at least 2 classes")
+    pairs = list(itertools.combinations(range(num_classes), 2)) * images_per_pair
+    weights = pair_weights(pairs, num_classes, mix, mix_weight)
+    return OutlierPool(sample(denoiser, weights, **options), np.array(pairs), weights.numpy())
