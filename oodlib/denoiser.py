@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from oodlib import runs
 from oodlib.errors import InputError
+from oodlib.seeds import initial_weights
 
 
 class Denoiser(nn.Module):
@@ -25,6 +26,7 @@ class Denoiser(nn.Module):
         block_out_channels: Channels of each level, each a multiple of 8.
         layers_per_block: Residual blocks of each level.
         prediction_type: `v_prediction` (arXiv 2202.00512) or `epsilon`, as diffusers names them.
+        seed: Of the initial weights.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Denoiser(nn.Module):
         block_out_channels: tuple[int, ...] = (32, 64),
         layers_per_block: int = 1,
         prediction_type: str = "v_prediction",
+        seed: int = 0,
     ):
         super().__init__()
         self.config = dict(
@@ -42,24 +45,26 @@ class Denoiser(nn.Module):
             block_out_channels=list(block_out_channels),
             layers_per_block=layers_per_block,
             prediction_type=prediction_type,
+            seed=seed,
         )
         self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
         size, _, channels = image_shape
         levels = len(block_out_channels)
-        self.unet = UNet2DModel(
-            sample_size=size,
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=tuple(block_out_channels),
-            layers_per_block=layers_per_block,
-            # Attention in the middle alone: at 8 x 8 the other levels gain nothing and cost a third more.
-            down_block_types=("DownBlock2D",) * levels,
-            up_block_types=("UpBlock2D",) * levels,
-            attention_head_dim=block_out_channels[-1],
-            norm_num_groups=8,
-            class_embed_type="identity",
-        )
-        self.label_embedding = nn.Linear(len(class_names), 4 * block_out_channels[0], bias=False)
+        with initial_weights(seed, "denoiser"):
+            self.unet = UNet2DModel(
+                sample_size=size,
+                in_channels=channels,
+                out_channels=channels,
+                block_out_channels=tuple(block_out_channels),
+                layers_per_block=layers_per_block,
+                # Attention in the middle alone: at 8 x 8 the other levels gain nothing and cost a third more.
+                down_block_types=("DownBlock2D",) * levels,
+                up_block_types=("UpBlock2D",) * levels,
+                attention_head_dim=block_out_channels[-1],
+                norm_num_groups=8,
+                class_embed_type="identity",
+            )
+            self.label_embedding = nn.Linear(len(class_names), 4 * block_out_channels[0], bias=False)
         self.noise_scheduler = DDPMScheduler(
             beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, clip_sample=True
         )
@@ -78,9 +83,7 @@ class Denoiser(nn.Module):
         """
         return self.unet(noisy, timesteps, class_labels=self.label_embedding(label_weights)).sample
 
-    def loss(
-        self, images: Tensor, label_weights: Tensor, timesteps: Tensor, noise: Tensor
-    ) -> Tensor:
+    def loss(self, images: Tensor, label_weights: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the prediction for images in [-1, 1] with the given noise at these steps."""
         noisy = self.noise_scheduler.add_noise(images, noise, timesteps)
         if self.config["prediction_type"] == "epsilon":

@@ -17,6 +17,7 @@ from oodlib.errors import InputError, choice
 from oodlib.heads import make_head
 from oodlib.metrics import threshold_at_tpr
 from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
+from oodlib.seeds import initial_weights
 
 
 class NarrowResNet(ResNet):
@@ -68,6 +69,7 @@ class Detector(nn.Module):
         image_shape: (H, W, channels) of the images.
         mean, std: Of each channel over the training images, in [0, 1].
         head_options: Options of the head, such as its `scale` and `margin`.
+        seed: Of the initial weights.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Detector(nn.Module):
         mean: list[float],
         std: list[float],
         head_options: dict[str, float] | None = None,
+        seed: int = 0,
     ):
         super().__init__()
         self.config = dict(
@@ -89,10 +92,12 @@ class Detector(nn.Module):
             mean=[float(m) for m in mean],
             std=[float(s) for s in std],
             head_options=head_options or {},
+            seed=seed,
         )
         self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
-        self.backbone, num_features = make_backbone(backbone, image_shape[2])
-        self.head = make_head(head, num_features, len(class_names), **(head_options or {}))
+        with initial_weights(seed, "detector"):
+            self.backbone, num_features = make_backbone(backbone, image_shape[2])
+            self.head = make_head(head, num_features, len(class_names), **(head_options or {}))
         self.thresholds: dict[str, float] = {}
         statistics = torch.zeros(num_features, num_features, dtype=torch.float64)
         self.register_buffer("whitening", statistics)
@@ -104,7 +109,9 @@ class Detector(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features (N, D) float32 of uint8 images (N, C, H, W) on this device."""
-        mean, std = (torch.tensor(self.config[k], device=self.device).view(1, -1, 1, 1) for k in ("mean", "std"))
+        mean, std = (
+            torch.tensor(self.config[k], device=self.device).view(1, -1, 1, 1) for k in ("mean", "std")
+        )
         return self.backbone((images.float() / 255 - mean) / std).float()
 
     @torch.inference_mode()
@@ -178,7 +185,9 @@ class Detector(nn.Module):
             images = [images]
         if isinstance(images, list | tuple):
             if not images or not all(isinstance(image, Image.Image) for image in images):
-                raise InputError(f"images are a {type(images).__name__} of something else than pictures; {expected}")
+                raise InputError(
+                    f"images are a {type(images).__name__} of something else than pictures; {expected}"
+                )
             images = np.stack([fit_picture(image, self.image_shape) for image in images])
         if not isinstance(images, np.ndarray | Tensor):
             raise InputError(f"images are a {type(images).__name__}; {expected}")

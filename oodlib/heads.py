@@ -112,7 +112,11 @@ class ScaledCosineHead(CosineHead):
         norm = self.scale_norm
         with torch.no_grad():
             log_scale = F.batch_norm(
-                self.scale_linear(features.float()), norm.running_mean, norm.running_var, norm.weight, norm.bias
+                self.scale_linear(features.float()),
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
             )
         return log_scale.exp() * self.cosine(features)
 

@@ -63,9 +63,7 @@ def aupr(id_scores: ArrayLike, ood_scores: ArrayLike, positive: str = "id") -> f
     return _average_precision(_reverse(accepted_ood), _reverse(accepted_id))
 
 
-def fpr_at_tpr(
-    id_scores: ArrayLike, ood_scores: ArrayLike, tpr: float = 0.95, positive: str = "id"
-) -> float:
+def fpr_at_tpr(id_scores: ArrayLike, ood_scores: ArrayLike, tpr: float = 0.95, positive: str = "id") -> float:
     """False-positive rate at the first threshold whose true-positive rate reaches `tpr`.
 
     With `positive="id"` (the paper's rule) it is the share of OOD accepted when 95 % of ID is.

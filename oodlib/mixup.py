@@ -67,7 +67,9 @@ def pair_weights(
     """
     pairs = torch.as_tensor(pairs).reshape(-1, 2)
     if bool((pairs[:, 0] == pairs[:, 1]).any()) or pairs.min() < 0 or pairs.max() >= num_classes:
-        raise InputError(f"a pair needs two distinct classes from 0 to {num_classes - 1}, got {pairs.tolist()}")
+        raise InputError(
+            f"a pair needs two distinct classes from 0 to {num_classes - 1}, got {pairs.tolist()}"
+        )
     weight = torch.as_tensor(weight, dtype=torch.float32).expand(len(pairs))
     if bool((weight < 0).any()) or bool((weight > 1).any()):
         raise InputError(f"the mixing weight must lie in [0, 1], got {weight.tolist()}")

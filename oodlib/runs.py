@@ -1,5 +1,6 @@
 """A run's folder: where things lie, what is there, and writing so that nothing is ever half-written."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from oodlib.errors import InputError
@@ -31,6 +33,20 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         part.write_text(json.dumps(values, indent=2) + "\n")
 
 
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically, with nine significant digits."""
+    with atomic(path) as part:
+        table.to_csv(part, index=False, float_format="%.9g")
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """A short hash of arrays: what a step compares its input by."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def root() -> Path:
     """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile above here, else `./runs`."""
     if os.environ.get("OODLIB_RUNS"):
@@ -51,7 +67,7 @@ class Run:
         is_path = os.sep in name or name in (".", "..")
         self.folder = Path(name).expanduser() if is_path else root() / name
         self.denoiser = self.folder / "denoiser"
-        self.outliers = self.folder / "outliers.npz"
+        self.outliers = self.folder / "outliers"
         self.detectors = self.folder / "detectors"
         self.results = self.folder / "results.csv"
         self.summary = self.folder / "summary.md"
@@ -74,13 +90,23 @@ class Run:
             )
         return path
 
-    def is_made(self, folder: Path, settings: dict[str, Any]) -> bool:
-        """Whether a finished step lies in `folder`, made with exactly these settings."""
-        file = folder / "settings.json"
-        return file.is_file() and json.loads(file.read_text()) == json.loads(json.dumps(settings))
+    def must_make(self, folder: Path, settings: dict[str, Any]) -> bool:
+        """Whether the step in `folder` is still to be done with these settings, or done with others.
+
+        If so, its mark is taken away before anything is written, so that no mark ever stands beside the files
+        of another attempt. `finish` sets it.
+        """
+        mark = folder / "settings.json"
+        if mark.is_file() and json.loads(mark.read_text()) == json.loads(json.dumps(settings)):
+            print(
+                f"{str(folder).removeprefix('../')} was made with these settings and is kept; delete it to redo it"
+            )
+            return False
+        mark.unlink(missing_ok=True)
+        return True
 
     def finish(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Mark the step in `folder` as finished with these settings: the last file to be written."""
+        """Mark the step in `folder` as done with these settings: the last file to be written."""
         write_json(folder / "settings.json", settings)
 
     def tables(self, name: str) -> pd.DataFrame:
@@ -95,9 +121,3 @@ class Run:
         with atomic(self.figures / f"{name}.png") as part:
             figure.savefig(part, dpi=150)
         return figure
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically, with nine significant digits."""
-    with atomic(path) as part:
-        table.to_csv(part, index=False, float_format="%.9g")

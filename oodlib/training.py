@@ -120,7 +120,9 @@ def fit_denoiser(
     denoiser.to(device).train()
     ema = AveragedModel(denoiser, multi_avg_fn=ema_with_warmup(ema_decay))
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=learning_rate, weight_decay=1e-6)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=min(0.1, 100 / steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, steps, pct_start=min(0.1, 100 / steps)
+    )
     num_train_timesteps = denoiser.noise_scheduler.config.num_train_timesteps
 
     order = batches(len(data), batch_size, generator(seed, "order"))
@@ -207,7 +209,9 @@ def fit_detector(
             unlike = augment(outlier_images[next(outlier_order).to(device)], flip, outlier_shifts)
             features = detector.features(torch.cat([batch, unlike]))
             loss = detector.head.loss(features[: len(batch)], batch_labels)
-            loss = loss + outlier_weight * uniform_cross_entropy(detector.head.outlier_logits(features[len(batch) :]))
+            loss = loss + outlier_weight * uniform_cross_entropy(
+                detector.head.outlier_logits(features[len(batch) :])
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,0 +1,38 @@
+# make demo: the digits run, into runs/digits.  make test: all tests.  make lab: JupyterLab on the notebooks.
+# Everything works without make too: see README.md.
+
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab notebooks lint
+
+help:
+	@sed -n 1,2p Makefile
+
+# The lock holds exact versions for every platform; the package itself is installed from this folder.
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oodlib needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: .venv/installed
+	snakemake --cores $(CORES) --rerun-incomplete --quiet host reason
+	@cat runs/digits/summary.md
+	@echo "Figures, tables, detectors and executed notebooks are in runs/digits; start with runs/digits/figures."
+
+test: .venv/installed
+	python -m pytest
+
+lab: .venv/installed
+	jupyter lab notebooks
+
+notebooks: .venv/installed
+	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .

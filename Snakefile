@@ -1,0 +1,167 @@
+"""Run the notebooks: denoiser -> outliers -> detectors -> figures and tables.
+
+    snakemake --cores all                                       the digits run, into runs/digits
+    snakemake --cores all --config 'heads=[arcface]' run=mine   some heads only, into runs/mine
+    snakemake --profile profiles/slurm                          the same on a cluster
+
+Each rule hands its parameters to papermill. The executed notebook is the rule's log and stays when it fails.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+
+from snakemake.utils import min_version
+
+from oodlib.presets import HEADS, OUTLIERS, settings
+
+min_version("9.0")
+
+preset = config.get("preset", "digits")
+chosen = settings(preset=preset, heads=config.get("heads"), seeds=config.get("seeds"))
+name = str(config.get("run", preset))
+run = name if os.sep in name else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), name)
+outliers = config.get("outliers", list(OUTLIERS))
+
+# What a notebook prints goes to the terminal; what the kernel says about itself goes to a log, whose end is shown
+# on failure.
+PAPERMILL = (
+    "papermill {input[0]} {log.notebook} -y {params.given} --no-progress-bar --stdout-file >(cat) 2> {log.stderr} "
+    "|| {{ tail -n 4 {log.stderr} >&2; exit 1; }}"
+)
+
+
+def parameters(*steps, **fixed):
+    """Papermill's parameters: preset, run, the rule's own, and those that the configuration gives for its steps."""
+    given = {"preset": preset, "run": os.path.join(run, "")}
+    for step in steps:
+        given |= config.get(step, {})
+    return shlex.quote(json.dumps(given | fixed))
+
+
+def code(notebook):
+    """A hash of a notebook's code: a rule is redone when its code changes, not when its outputs do."""
+    with open(f"notebooks/{notebook}.ipynb") as file:
+        cells = json.load(file)["cells"]
+    return hashlib.md5("".join("".join(c["source"]) for c in cells if c["cell_type"] == "code").encode()).hexdigest()
+
+
+DETECTOR_FILES = [
+    f"{run}/detectors/{{head}}-{{outliers}}/seed{seed}/{file}"
+    for seed in chosen.seeds
+    for file in ("detector.safetensors", "detector.json", "scores.csv", "metrics.csv", "history.csv", "settings.json")
+]
+DETECTORS = expand(DETECTOR_FILES, head=chosen.heads, outliers=outliers)
+DENOISER = [f"{run}/denoiser/{file}" for file in ("denoiser.safetensors", "denoiser.json", "history.csv", "settings.json")]
+POOL = [f"{run}/outliers/{file}" for file in ("pool.npz", "settings.json")]
+CURVES = expand(f"{run}/figures/{{kind}}_{{head}}.png", kind=["scores", "roc"], head=chosen.heads)
+RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results.png"] if len(outliers) == 2 else [])]
+
+
+rule all:
+    input:
+        DENOISER,
+        POOL,
+        DETECTORS,
+        CURVES,
+        RESULTS,
+    message:
+        "All there"
+
+
+rule train_ddpm:
+    input:
+        ancient("notebooks/01_train_ddpm.ipynb"),
+    output:
+        DENOISER,
+        f"{run}/figures/denoiser_loss.png",
+        f"{run}/figures/denoiser_samples.png",
+    log:
+        notebook=f"{run}/notebooks/01_train_ddpm.ipynb",
+        stderr=f"{run}/logs/01_train_ddpm.txt",
+    params:
+        given=parameters("data", "denoiser"),
+        code=code("01_train_ddpm"),
+    message:
+        "Training the denoiser"
+    shell:
+        PAPERMILL
+
+
+rule label_mixup:
+    input:
+        ancient("notebooks/02_label_mixup.ipynb"),
+        DENOISER,
+    output:
+        POOL,
+        f"{run}/figures/label_mixup.png",
+        f"{run}/figures/outliers.png",
+        f"{run}/figures/outlier_distance.png",
+    log:
+        notebook=f"{run}/notebooks/02_label_mixup.ipynb",
+        stderr=f"{run}/logs/02_label_mixup.txt",
+    params:
+        given=parameters("data", "mixup"),
+        code=code("02_label_mixup"),
+    message:
+        "Drawing the outlier pool"
+    shell:
+        PAPERMILL
+
+
+rule train_detector:
+    input:
+        ancient("notebooks/03_train_detector.ipynb"),
+        lambda w: f"{run}/outliers/pool.npz" if w.outliers == "label_mixup" else [],
+    output:
+        # A seed whose files are all there with the same settings is kept by the notebook, hence `update`.
+        update(DETECTOR_FILES),
+    log:
+        notebook=f"{run}/notebooks/03_train_detector-{{head}}-{{outliers}}.ipynb",
+        stderr=f"{run}/logs/03_train_detector-{{head}}-{{outliers}}.txt",
+    params:
+        given=lambda w: parameters(
+            "data", "detector", head=w.head, outliers=w.outliers, seeds=list(chosen.seeds)
+        ),
+        code=code("03_train_detector"),
+    message:
+        "Training {wildcards.head}, outliers: {wildcards.outliers}, a detector for each of seeds {chosen.seeds}"
+    shell:
+        PAPERMILL
+
+
+rule score_distributions:
+    input:
+        ancient("notebooks/04_score_distributions.ipynb"),
+        DETECTORS,
+    output:
+        CURVES,
+    log:
+        notebook=f"{run}/notebooks/04_score_distributions.ipynb",
+        stderr=f"{run}/logs/04_score_distributions.txt",
+    params:
+        given=parameters(heads=list(chosen.heads), seed=chosen.seeds[0]),
+        code=code("04_score_distributions"),
+    message:
+        "Drawing score distributions and ROC curves"
+    shell:
+        PAPERMILL
+
+
+rule compare:
+    input:
+        ancient("notebooks/05_compare.ipynb"),
+        DETECTORS,
+    output:
+        RESULTS,
+    log:
+        notebook=f"{run}/notebooks/05_compare.ipynb",
+        stderr=f"{run}/logs/05_compare.txt",
+    params:
+        given=parameters(),
+        code=code("05_compare"),
+    message:
+        "Comparing all detectors"
+    shell:
+        PAPERMILL

@@ -1,0 +1,213 @@
+"""Figures from arrays and tables. They know no model, and touch neither pyplot nor global settings.
+
+Blue is in-distribution and orange is out-of-distribution, everywhere; both are told apart by colour-blind eyes.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+ID_COLOUR, OOD_COLOUR = "#0072B2", "#E69F00"
+STYLE = {
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.titlesize": 12,
+    "figure.dpi": 80,
+    "font.size": 9,
+    "legend.frameon": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+LABELS = {"none": "no outliers", "label_mixup": "label mixup", "id_test": "ID test"}
+
+
+def label(name: str) -> str:
+    """How a figure writes a name: `held_out` as `held out`."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def styled(plot: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the kit's style without changing matplotlib's settings for anyone else."""
+
+    @functools.wraps(plot)
+    def wrapper(*args, **kwargs):
+        with rc_context(STYLE):
+            return plot(*args, **kwargs)
+
+    return wrapper
+
+
+@styled
+def image_grid(
+    images: np.ndarray,
+    title: str,
+    *,
+    column_titles: Sequence[str] = (),
+    row_titles: Sequence[str] = (),
+) -> Figure:
+    """A grid of images.
+
+    Args:
+        images: uint8 (rows, columns, H, W, C).
+        title: What the figure shows.
+    """
+    rows, columns, height, width, channels = images.shape
+    gap = max(1, height // 16)
+    sheet = np.full((rows, height + gap, columns, width + gap, channels), 255, np.uint8)
+    sheet[:, :height, :, :width] = images.transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
+    cell = 0.55
+    figure = Figure(
+        figsize=(cell * columns + 0.9 * bool(row_titles), cell * rows + 0.7), layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.imshow(sheet.squeeze(-1) if channels == 1 else sheet, cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks(np.arange(len(column_titles)) * (width + gap) + (width - 1) / 2, column_titles)
+    axes.set_yticks(np.arange(len(row_titles)) * (height + gap) + (height - 1) / 2, row_titles)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def loss_curve(history: pd.DataFrame, title: str, by: str | None = None) -> Figure:
+    """Loss against step, from a table with `step` and `loss`; one line for each value of column `by`."""
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    palette = {"palette": "viridis"} if by else {"color": ID_COLOUR}
+    sns.lineplot(history, x="step", y="loss", hue=by, ax=axes, **palette)
+    axes.set(title=title, xlabel="step", ylabel="loss")
+    return figure
+
+
+@styled
+def histogram(values: dict[str, np.ndarray], title: str, xlabel: str) -> Figure:
+    """Densities of a few named sets of values on common bins; the first is drawn in the ID colour."""
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    table = pd.concat([pd.DataFrame({"value": v, "": name}) for name, v in values.items()])
+    colours = [ID_COLOUR, OOD_COLOUR, "#666666"]
+    palette = dict(zip(values, colours, strict=False))
+    sns.histplot(
+        table, x="value", hue="", stat="density", common_norm=False, element="step", ax=axes, palette=palette
+    )
+    axes.set(title=title, xlabel=xlabel, ylabel="density", yticks=[])
+    return figure
+
+
+@styled
+def score_distributions(
+    scores: pd.DataFrame, thresholds: dict[str, float], title: str, xlabel: str
+) -> Figure:
+    """Score histograms of the ID test set against each OOD set, a column for each kind of training.
+
+    Args:
+        scores: Columns `outliers`, `set` (with `id_test` among them) and `score`.
+        thresholds: By `outliers`; scores from it upwards are accepted as ID.
+    """
+    sets = [name for name in scores["set"].unique() if name != "id_test"]
+    kinds = list(thresholds)
+    figure = Figure(figsize=(4.4 * len(kinds) + 0.8, 0.72 * len(sets) + 1.3), layout="constrained")
+    grid = figure.subplots(len(sets), len(kinds), squeeze=False, sharex="col")
+    for column, kind in enumerate(kinds):
+        table = scores[scores["outliers"] == kind]
+        threshold = thresholds[kind]
+        # One detector may score wildly low on noise; the axis ends where 99 % of all scores are in view.
+        low, high = table["score"].quantile(0.01), table["score"].max()
+        bins = np.linspace(min(low, threshold), high, 50)
+        for row, name in enumerate(sets):
+            axes = grid[row, column]
+            for which, colour in (("id_test", ID_COLOUR), (name, OOD_COLOUR)):
+                values = table.loc[table["set"] == which, "score"].clip(bins[0], bins[-1])
+                counts, _ = np.histogram(values, bins)
+                axes.stairs(counts / max(counts.max(), 1), bins, fill=True, color=colour, alpha=0.55, lw=0)
+            accepted = (table.loc[table["set"] == name, "score"] >= threshold).mean()
+            axes.axvline(threshold, color="black", lw=1, ls="--")
+            axes.text(0.01, 0.9, f"{accepted:.0%} accepted", transform=axes.transAxes, va="top", fontsize=8)
+            axes.set(yticks=[], ylim=(0, 1.05))
+            axes.spines["left"].set_visible(False)
+            if column == 0:
+                axes.set_ylabel(label(name), rotation=0, ha="right", va="center")
+        grid[0, column].set_title(label(kind))
+        grid[-1, column].set_xlabel(xlabel)
+    figure.suptitle(title)
+    handles = [figure.axes[0].patches[i] for i in (0, 1)] + [figure.axes[0].lines[0]]
+    names = ["ID test", "OOD set", "threshold: 95 % of ID validation accepted"]
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def roc_curves(scores: pd.DataFrame, title: str) -> Figure:
+    """ROC curves (ID positive), a line for each OOD set and a panel for each kind of training.
+
+    Args:
+        scores: Columns `outliers`, `set` (with `id_test` among them) and `score`.
+    """
+    kinds = list(scores["outliers"].unique())
+    sets = [name for name in scores["set"].unique() if name != "id_test"]
+    figure = Figure(figsize=(3.7 * len(kinds), 3.7), layout="constrained")
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, kind in zip(panels, kinds, strict=True):
+        table = scores[scores["outliers"] == kind]
+        id_scores = table.loc[table["set"] == "id_test", "score"]
+        for name, colour in zip(sets, sns.color_palette("colorblind", len(sets)), strict=True):
+            ood_scores = table.loc[table["set"] == name, "score"]
+            is_id = np.r_[np.ones(len(id_scores)), np.zeros(len(ood_scores))]
+            fpr, tpr, _ = roc_curve(is_id, np.r_[id_scores, ood_scores])
+            axes.plot(fpr, tpr, color=colour, lw=1.6, label=f"{label(name)} {np.trapezoid(tpr, fpr):.3f}")
+        axes.axhline(0.95, color="0.6", lw=0.8, ls=":")
+        axes.set(title=label(kind), xlabel="OOD accepted", aspect="equal", xlim=(-0.01, 1), ylim=(0, 1.01))
+        axes.legend(title="AUROC", loc="lower right", fontsize=8)
+    panels[0].set_ylabel("ID accepted")
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
+    """AUROC of each head on each OOD set without and with outlier exposure, and the change.
+
+    Args:
+        changes: From `evaluation.paired_change` of `auroc` by `head` and `ood_set`. A change is set in bold
+            where its interval excludes 0.
+    """
+
+    def table(column: str) -> pd.DataFrame:
+        wide = 100 * changes.pivot_table(column, "head", "ood_set", sort=False)
+        return wide.rename(index=label, columns=label)
+
+    change = table("change")
+    certain = (table("low") > 0) | (table("high") < 0)
+    reach = max(1.0, np.nanmax(np.abs(change.to_numpy())))
+    worst = min(np.nanmin(table("none").to_numpy()), np.nanmin(table("label_mixup").to_numpy()))
+    width = 1.1 + 0.55 * change.shape[1]
+    figure = Figure(figsize=(3 * width, 1.5 + 0.36 * len(change)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    levels = dict(cmap="cividis", vmin=worst, vmax=100, fmt=".1f")
+    differences = dict(cmap="RdBu", vmin=-reach, vmax=reach, fmt="+.1f")
+    for axes, values, options, name in zip(
+        panels,
+        (table("none"), table("label_mixup"), change),
+        (levels, levels, differences),
+        ("AUROC, no outliers (%)", "AUROC, label mixup (%)", "change (points; bold: interval excludes 0)"),
+        strict=True,
+    ):
+        sns.heatmap(values, annot=True, ax=axes, cbar=False, linewidths=1, annot_kws={"size": 8}, **options)
+        axes.set(title=name, xlabel="", ylabel="")
+        axes.tick_params(length=0)
+        axes.tick_params("x", rotation=40)
+        axes.set_xticklabels(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
+    for text, bold in zip(panels[2].texts, certain.to_numpy().ravel(), strict=True):
+        text.set_fontweight("bold" if bold else "normal")
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,251 @@
+"""Every default number, and the one check of a notebook's parameters.
+
+A notebook's parameter cell holds plain values; None takes the preset's. `from_notebook` checks them all before
+any work starts. This module imports nothing heavy, so that a mistake shows at once.
+"""
+
+import ast
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from oodlib.errors import InputError
+
+HEADS = ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface")
+OUTLIERS = ("none", "label_mixup")
+
+Rule = Callable[[str, Any], Any]
+
+
+def _reject(name: str, value: object, expected: str) -> InputError:
+    return InputError(f"{name} = {value!r} ({type(value).__name__}), expected {expected}")
+
+
+def _integer(low: int, high: int | None = None) -> Rule:
+    def check(name: str, value: object) -> int:
+        if type(value) is not int or value < low or (high is not None and value > high):
+            limit = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise _reject(name, value, f"a whole number {limit}")
+        return value
+
+    return check
+
+
+def _number(low: float, high: float, *, open_low: bool = False) -> Rule:
+    def check(name: str, value: object) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or not low <= value <= high or (open_low and value == low):
+            hint = ", without quotes and as 1.0e-4 in YAML" if isinstance(value, str) else ""
+            raise _reject(name, value, f"a number {'above' if open_low else 'from'} {low} to {high}{hint}")
+        return float(value)
+
+    return check
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _reject(name, value, "True or False (on the command line: -p NAME True)")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _reject(name, value, "a text that is not empty")
+    return value
+
+
+def _choice(*known: str) -> Rule:
+    def check(name: str, value: object) -> str:
+        if value not in known:
+            raise _reject(name, value, f"one of {', '.join(known)}")
+        return value
+
+    return check
+
+
+def _list(item: Rule, length: int | None = None) -> Rule:
+    """A list of distinct items where `length` is None; `-p seeds '[0]'` arrives as text and is read as JSON."""
+
+    def check(name: str, value: object) -> tuple:
+        given = value
+        if isinstance(value, str):
+            try:
+                value = json.loads(value.replace("'", '"'))
+            except json.JSONDecodeError:
+                raise _reject(name, given, 'a list, such as [0, 1] or ["a", "b"]') from None
+        if not isinstance(value, list | tuple) or not value:
+            raise _reject(name, given, "a list that is not empty")
+        if length is not None and len(value) != length:
+            raise _reject(name, given, f"a list of {length}")
+        found = tuple(item(f"{name}[{i}]", entry) for i, entry in enumerate(value))
+        if length is None and len(set(found)) < len(found):
+            raise _reject(name, given, "a list without repetitions")
+        return found
+
+    return check
+
+
+def _optional(rule: Rule) -> Rule:
+    return lambda name, value: None if value is None else rule(name, value)
+
+
+def _setting(rule: Rule) -> Any:
+    return field(metadata={"rule": rule})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked settings of a run, by the names that the notebooks' parameters have."""
+
+    preset: str = _setting(_choice("digits"))
+    run: str = _setting(_text)
+
+    id_data: str = _setting(_text)
+    image_shape: tuple[int, int, int] = _setting(_list(_integer(1, 1024), length=3))
+    ood_sets: tuple[str, ...] = _setting(_list(_text))
+    flip: bool = _setting(_flag)
+
+    seed: int = _setting(_integer(0))
+    denoiser_steps: int = _setting(_integer(1))
+    denoiser_batch_size: int = _setting(_integer(1))
+    denoiser_learning_rate: float = _setting(_number(0, 1, open_low=True))
+    block_out_channels: tuple[int, ...] = _setting(_list(_integer(8)))
+    layers_per_block: int = _setting(_integer(1, 8))
+    prediction_type: str = _setting(_choice("v_prediction", "epsilon"))
+    label_dropout: float = _setting(_number(0, 0.9))
+    ema_decay: float = _setting(_number(0, 0.99999))
+
+    mix: str = _setting(_choice("sum", "convex", "slerp"))
+    mix_weight: float = _setting(_number(0, 1))
+    images_per_pair: int = _setting(_integer(1))
+    scheduler: str = _setting(_choice("ddpm", "ddim", "dpmsolver++", "unipc"))
+    num_inference_steps: int = _setting(_integer(1, 1000))
+    guidance_scale: float = _setting(_number(0, 20))
+    init: str = _setting(_choice("normal", "uniform"))
+
+    head: str = _setting(_choice(*HEADS))
+    heads: tuple[str, ...] = _setting(_list(_choice(*HEADS)))
+    scale: float | None = _setting(_optional(_number(0, 1000, open_low=True)))
+    margin: float | None = _setting(_optional(_number(0, 10)))
+    outliers: str = _setting(_choice(*OUTLIERS))
+    outlier_weight: float = _setting(_number(0, 100))
+    outlier_batch_size: int = _setting(_integer(1))
+    seeds: tuple[int, ...] = _setting(_list(_integer(0)))
+    backbone: str = _setting(_choice("resnet_small", "resnet18", "resnet50"))
+    epochs: float = _setting(_number(0, 100_000, open_low=True))
+    batch_size: int = _setting(_integer(2))
+    learning_rate: float = _setting(_number(0, 10, open_low=True))
+    weight_decay: float = _setting(_number(0, 1))
+    tpr: float = _setting(_number(0.5, 1))
+
+    @property
+    def head_options(self) -> dict[str, float]:
+        """The head's options that were set; the others keep the head's own defaults."""
+        return {name: value for name in ("scale", "margin") if (value := getattr(self, name)) is not None}
+
+    @property
+    def device(self) -> str:
+        """`cuda` where there is one, else `cpu`."""
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """The named settings as a dictionary, tuples as lists: what a finished step is compared by."""
+        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name in names}))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Handwritten digits, 8 x 8 grey: everything in minutes on two CPU cores.
+    "digits": dict(
+        id_data="digits",
+        image_shape=(8, 8, 1),
+        ood_sets=("held_out", "letters", "photo_patches", "gaussian", "uniform", "inverted"),
+        flip=False,
+        seed=0,
+        denoiser_steps=1000,
+        denoiser_batch_size=128,
+        denoiser_learning_rate=2e-3,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        prediction_type="v_prediction",
+        label_dropout=0.1,
+        ema_decay=0.995,
+        mix="sum",
+        mix_weight=0.5,
+        images_per_pair=100,
+        scheduler="unipc",
+        num_inference_steps=8,
+        guidance_scale=1.0,
+        init="normal",
+        head="arcface",
+        heads=HEADS,
+        scale=None,
+        margin=None,
+        outliers="label_mixup",
+        outlier_weight=0.5,
+        outlier_batch_size=128,
+        seeds=(0, 1, 2),
+        backbone="resnet_small",
+        epochs=20,
+        batch_size=128,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        tpr=0.95,
+    ),
+}
+
+
+def settings(**given: Any) -> Settings:
+    """Checked settings: the preset's values, with those `given` that are not None in their place.
+
+    Raises:
+        InputError: A name is not known, or a value has the wrong type or is out of range.
+    """
+    known = [f.name for f in fields(Settings)]
+    for name in given:
+        if name not in known:
+            raise InputError(f"parameter {name!r} is not known{_suggest(name, known)}")
+    preset = given.get("preset") or "digits"
+    values = {"preset": preset, "run": preset, **PRESETS.get(preset, PRESETS["digits"])}
+    values |= {name: value for name, value in given.items() if value is not None}
+    return Settings(**{f.name: f.metadata["rule"](f.name, values[f.name]) for f in fields(Settings)})
+
+
+def from_notebook(namespace: dict[str, Any]) -> Settings:
+    """Checked settings from a notebook's `globals()`, called in the cell after its parameters.
+
+    Papermill writes the parameters that it was given into a cell of their own after the notebook's, and only
+    warns of names that the notebook does not have; here they are an error.
+    """
+    cells = [cell for cell in namespace.get("In", []) if cell.strip()]
+    injected = [i for i, cell in enumerate(cells) if re.match(r"#\s*Parameters\b", cell)]
+    if injected:
+        declared = sorted(set().union(*(_assigned(cell) for cell in cells[: injected[0]])))
+        for name in _assigned(cells[injected[0]]):
+            if name not in declared:
+                raise InputError(
+                    f"parameter {name!r} is not known{_suggest(name, declared)}; "
+                    f"this notebook takes {', '.join(declared)}"
+                )
+    names = [f.name for f in fields(Settings)]
+    return settings(**{name: namespace[name] for name in names if name in namespace})
+
+
+def _assigned(cell: str) -> list[str]:
+    """Names that a cell of plain assignments sets."""
+    try:
+        statements = ast.parse(cell).body
+    except SyntaxError:  # a cell with a %magic; parameter cells have none
+        return []
+    targets = [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
