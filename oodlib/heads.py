@@ -47,10 +47,6 @@ class SoftmaxHead(nn.Module):
         """Margin-free logits (N, C) of features (N, D)."""
         return F.linear(features.float(), self.weight.float(), self.bias.float())
 
-    def outlier_logits(self, features: Tensor) -> Tensor:
-        """The logits that outlier exposure pulls towards uniform."""
-        return self.logits(features)
-
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of features (N, D) and labels (N,)."""
         return F.cross_entropy(self.logits(features), labels)
@@ -89,9 +85,8 @@ class CosineHead(SoftmaxHead):
 class ScaledCosineHead(CosineHead):
     """Scaled cosine (Techapanurak et al. 2019, arXiv 1905.10628): `l_j = s(x) cos(theta_j)`.
 
-    `s(x) = exp(BN(w_s . z + b_s))` is learned for each image. BN starts at `initial_scale`, since from
-    1 it has too far to go. Outliers neither move nor train the scale: else the network could
-    satisfy outlier exposure by shrinking s(x) and leave the cosines, which are the score, as they are.
+    `s(x) = exp(BN(w_s . z + b_s))` is learned for each image. BN starts at `initial_scale`, since from 1 it has
+    too far to go. Outlier exposure acts on s(x) too; with s(x) held fixed on outliers the digits do not train.
     """
 
     def __init__(self, num_features: int, num_classes: int, initial_scale: float = 10.0):
@@ -107,18 +102,6 @@ class ScaledCosineHead(CosineHead):
 
     def logits(self, features: Tensor) -> Tensor:
         return self.learned_scale(features) * self.cosine(features)
-
-    def outlier_logits(self, features: Tensor) -> Tensor:
-        norm = self.scale_norm
-        with torch.no_grad():
-            log_scale = F.batch_norm(
-                self.scale_linear(features.float()),
-                norm.running_mean,
-                norm.running_var,
-                norm.weight,
-                norm.bias,
-            )
-        return log_scale.exp() * self.cosine(features)
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.logits(features), labels)

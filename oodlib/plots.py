@@ -132,7 +132,9 @@ def score_distributions(
                 axes.stairs(counts / max(counts.max(), 1), bins, fill=True, color=colour, alpha=0.55, lw=0)
             accepted = (table.loc[table["set"] == name, "score"] >= threshold).mean()
             axes.axvline(threshold, color="black", lw=1, ls="--")
-            axes.text(0.01, 0.9, f"{accepted:.0%} accepted", transform=axes.transAxes, va="top", fontsize=8)
+            axes.text(
+                1.01, 0.5, f"{accepted:.0%}\naccepted", transform=axes.transAxes, va="center", fontsize=8
+            )
             axes.set(yticks=[], ylim=(0, 1.05))
             axes.spines["left"].set_visible(False)
             if column == 0:

@@ -193,7 +193,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         backbone="resnet_small",
         epochs=20,
         batch_size=128,
-        learning_rate=0.1,
+        learning_rate=0.05,
         weight_decay=5e-4,
         tpr=0.95,
     ),

@@ -209,9 +209,7 @@ def fit_detector(
             unlike = augment(outlier_images[next(outlier_order).to(device)], flip, outlier_shifts)
             features = detector.features(torch.cat([batch, unlike]))
             loss = detector.head.loss(features[: len(batch)], batch_labels)
-            loss = loss + outlier_weight * uniform_cross_entropy(
-                detector.head.outlier_logits(features[len(batch) :])
-            )
+            loss = loss + outlier_weight * uniform_cross_entropy(detector.head.logits(features[len(batch) :]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
