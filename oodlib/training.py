@@ -208,8 +208,9 @@ def fit_detector(
         else:
             unlike = augment(outlier_images[next(outlier_order).to(device)], flip, outlier_shifts)
             features = detector.features(torch.cat([batch, unlike]))
+            outlier_logits = detector.head.logits(features)[len(batch) :]
             loss = detector.head.loss(features[: len(batch)], batch_labels)
-            loss = loss + outlier_weight * uniform_cross_entropy(detector.head.logits(features[len(batch) :]))
+            loss = loss + outlier_weight * uniform_cross_entropy(outlier_logits)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
