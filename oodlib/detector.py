@@ -1,6 +1,8 @@
 """A detector: backbone, head, normalisation, class names and thresholds as one object."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +48,17 @@ def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
     with torch.no_grad():
         num_features = net.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
     return net.train(), num_features
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block, and what it was before after it."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 class Prediction(NamedTuple):
@@ -99,9 +112,10 @@ class Detector(nn.Module):
             self.backbone, num_features = make_backbone(backbone, image_shape[2])
             self.head = make_head(head, num_features, len(class_names), **(head_options or {}))
         self.thresholds: dict[str, float] = {}
-        statistics = torch.zeros(num_features, num_features, dtype=torch.float64)
-        self.register_buffer("whitening", statistics)
-        self.register_buffer("whitened_means", statistics[: len(class_names)].clone())
+        self.register_buffer("whitening", torch.zeros(num_features, num_features, dtype=torch.float64))
+        self.register_buffer(
+            "whitened_means", torch.zeros(len(class_names), num_features, dtype=torch.float64)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -117,12 +131,9 @@ class Detector(nn.Module):
     @torch.inference_mode()
     def all_features(self, images: Any, batch_size: int = 512) -> Tensor:
         """Features (N, D) of any images that `score` takes, in evaluation mode."""
-        was_training = self.training
-        self.eval()
         batches = self.to_uint8(images).split(batch_size)
-        features = torch.cat([self.features(batch.to(self.device)) for batch in batches])
-        self.train(was_training)
-        return features
+        with evaluating(self):
+            return torch.cat([self.features(batch.to(self.device)) for batch in batches])
 
     def fit_scores(self, train_images: Any, train_labels: np.ndarray, val_images: Any, tpr: float = 0.95):
         """Fit what comes after training: the Mahalanobis statistics on training images, and for every score
@@ -138,8 +149,8 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def _scores(self, features: Tensor) -> dict[str, np.ndarray]:
-        self.head.eval()
-        logits = self.head.logits(features)
+        with evaluating(self.head):
+            logits = self.head.logits(features)
         found = (
             msp(logits),
             energy(logits),
@@ -168,8 +179,8 @@ class Detector(nn.Module):
         if name not in self.thresholds:
             raise InputError("this detector has no threshold yet; call fit_scores after training it")
         features = self.all_features(images)
-        with torch.inference_mode():
-            classes = self.head.eval().logits(features).argmax(-1).cpu().numpy()
+        with torch.inference_mode(), evaluating(self.head):
+            classes = self.head.logits(features).argmax(-1).cpu().numpy()
         scores = self._scores(features)[name]
         return Prediction(classes, scores < self.thresholds[name], scores)
 
@@ -191,7 +202,9 @@ class Detector(nn.Module):
             images = np.stack([fit_picture(image, self.image_shape) for image in images])
         if not isinstance(images, np.ndarray | Tensor):
             raise InputError(f"images are a {type(images).__name__}; {expected}")
-        images = torch.as_tensor(images).detach().cpu()
+        if isinstance(images, np.ndarray):
+            images = torch.from_numpy(np.array(images))  # a copy: neither read-only nor with negative strides
+        images = images.detach().cpu()
         if images.ndim == 3 and channels == 1:
             images = images[..., None]
         if images.ndim != 4 or not len(images):
@@ -207,7 +220,7 @@ class Detector(nn.Module):
             images = (images.float() * 255).round().to(torch.uint8)
         if images.dtype != torch.uint8:
             raise InputError(f"images are {images.dtype}; {expected}")
-        return images.contiguous()
+        return images.clone(memory_format=torch.contiguous_format)
 
     def save(self, folder: Path) -> None:
         """Write `detector.safetensors` and then `detector.json` to `folder`, each atomically."""

@@ -55,13 +55,11 @@ def metric_table(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ordered(results: pd.DataFrame) -> pd.DataFrame:
-    """Results with heads and outliers in their usual order, whichever were trained first."""
+def ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of several detectors with heads, outliers and seeds in their usual order."""
     rank = {name: i for i, name in enumerate((*HEADS, *OUTLIERS))}
     by = ["head", "outliers", "seed"]
-    return results.sort_values(by, kind="stable", key=lambda c: c.map(rank) if c.name != "seed" else c)[
-        COLUMNS
-    ]
+    return table.sort_values(by, kind="stable", key=lambda c: c if c.name == "seed" else c.map(rank))
 
 
 def own_score(results: pd.DataFrame) -> pd.DataFrame:

@@ -63,9 +63,9 @@ class CosineHead(SoftmaxHead):
     def __init__(self, num_features: int, num_classes: int, scale: float, margin: float = 0.0):
         super().__init__(num_features, num_classes)
         del self.bias
-        if not scale > 0:
+        if not 0 < scale < math.inf:
             raise InputError(f"scale is {scale}, expected a number above 0")
-        if margin < 0:
+        if not 0 <= margin < math.inf:
             raise InputError(f"margin is {margin}, expected 0 or more")
         self.scale, self.margin = float(scale), float(margin)
 
@@ -98,7 +98,7 @@ class ScaledCosineHead(CosineHead):
 
     def learned_scale(self, features: Tensor) -> Tensor:
         """s(x), (N, 1), above 0."""
-        return self.scale_norm(self.scale_linear(features.float())).exp()
+        return self.scale_norm(self.scale_linear(features.to(self.weight.dtype))).float().exp()
 
     def logits(self, features: Tensor) -> Tensor:
         return self.learned_scale(features) * self.cosine(features)
@@ -168,7 +168,7 @@ class SphereFaceHead(CosineHead):
     """
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 16.0, margin: float = 1.5):
-        if margin < 1:
+        if not 1 <= margin < math.inf:
             raise InputError(f"margin is {margin}; SphereFace multiplies the angle by it, expected 1 or more")
         super().__init__(num_features, num_classes, scale, margin)
 

@@ -95,6 +95,11 @@ def initial_noise(shape: tuple[int, ...], random: Sequence[torch.Generator], ini
     return torch.stack([(2 * torch.rand(shape, generator=g) - 1) * math.sqrt(3) for g in random])
 
 
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Images (N, channels, H, W), meant to lie in [-1, 1] and clipped to it, as uint8 (N, H, W, channels)."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
 @torch.inference_mode()
 def sample(
     denoiser: Denoiser,
@@ -151,8 +156,8 @@ def sample(
             x = scheduler.step(output, t, x, **extra).prev_sample
             if on_step is not None:
                 on_step(step, x)
-        drawn.append(((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
-    return torch.cat(drawn).numpy()
+        drawn.append(to_uint8(x))
+    return np.concatenate(drawn)
 
 
 def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -66,7 +66,8 @@ def image_grid(
     sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
     cell = 0.55
     figure = Figure(
-        figsize=(cell * columns + 0.9 * bool(row_titles), cell * rows + 0.7), layout="constrained"
+        figsize=(cell * columns + 0.9 * bool(row_titles), cell * rows + 0.45 + 0.25 * bool(column_titles)),
+        layout="constrained",
     )
     axes = figure.subplots()
     axes.imshow(sheet.squeeze(-1) if channels == 1 else sheet, cmap="gray", vmin=0, vmax=255)

@@ -1,0 +1,60 @@
+"""What several tests share: a small run of the whole workflow, and a folder of their own for every run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SMOKE = {
+    "heads": ["arcface"],
+    "seeds": [0, 1],
+    "denoiser": {"denoiser_steps": 10},
+    "mixup": {"images_per_pair": 6},
+    "detector": {"epochs": 2},
+}
+
+
+def pytest_configure(config):
+    """No test, and no notebook under nbval, reads or writes the user's runs."""
+    config.own_runs = tempfile.TemporaryDirectory(prefix="oodlib-runs-")
+    os.environ["OODLIB_RUNS"] = config.own_runs.name
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def pytest_unconfigure(config):
+    config.own_runs.cleanup()
+
+
+class Workflow:
+    """A copy of the Snakefile and the notebooks in a folder of its own, and a way to run it."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.run = folder, folder / "runs" / "digits"
+        shutil.copy(REPOSITORY / "Snakefile", folder)
+        shutil.copytree(REPOSITORY / "notebooks", folder / "notebooks")
+
+    def __call__(self, *arguments: str, config: dict = SMOKE) -> subprocess.CompletedProcess:
+        (self.folder / "smoke.json").write_text(json.dumps(config))
+        environment = {k: v for k, v in os.environ.items() if k != "OODLIB_RUNS"}
+        return subprocess.run(
+            ["snakemake", "--cores", "2", "--configfile", "smoke.json", *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="session")
+def workflow(tmp_path_factory) -> Workflow:
+    """The whole workflow, run once at a size of seconds."""
+    workflow = Workflow(tmp_path_factory.mktemp("workflow"))
+    done = workflow()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workflow

@@ -1,0 +1,94 @@
+"""Figures: they draw what they are given, and change nothing for anyone else."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from oodlib import plots
+from oodlib.metrics import auroc
+
+
+def rendered(figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    sets = {"id_test": 1.0, "letters": 0.0, "held_out": 0.5}
+    return pd.concat(
+        pd.DataFrame({"outliers": kind, "set": name, "score": rng.normal(mean, 0.3, 40)})
+        for kind in ("none", "label_mixup")
+        for name, mean in sets.items()
+    )
+
+
+def test_an_image_grid_shows_each_image_in_its_place():
+    images = np.zeros((2, 3, 8, 8, 1), np.uint8)
+    images[1, 2] = 200
+    figure = plots.image_grid(images, "title", column_titles=["a", "b", "c"], row_titles=["x", "y"])
+    sheet = figure.axes[0].images[0].get_array()
+    assert sheet[9:, 18:].min() == 200 and sheet[:8, :8].max() == 0
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_an_image_grid_takes_colour():
+    assert rendered(plots.image_grid(np.full((1, 2, 32, 32, 3), 9, np.uint8), "colour"))
+
+
+def test_score_distributions_draw_the_threshold_and_the_share_accepted(scores):
+    figure = plots.score_distributions(scores, {"none": 0.5, "label_mixup": 0.6}, "title", "score")
+    assert len(figure.axes) == 4  # two OOD sets, two kinds of training
+    assert figure.axes[1].lines[0].get_xdata()[0] == 0.6
+    letters = scores.query("outliers == 'none' and set == 'letters'")["score"]
+    assert figure.axes[0].texts[0].get_text() == f"{(letters >= 0.5).mean():.0%}\naccepted"
+    assert rendered(figure)
+
+
+def test_one_kind_of_training_is_enough_for_a_figure(scores):
+    only = scores[scores["outliers"] == "none"]
+    assert len(plots.score_distributions(only, {"none": 0.5}, "title", "score").axes) == 2
+    assert len(plots.roc_curves(only, "title").axes) == 1
+
+
+def test_roc_curves_name_the_auroc_of_each_set(scores):
+    figure = plots.roc_curves(scores, "title")
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    id_scores, letters = (
+        scores.query("outliers == 'none' and set == @name")["score"] for name in ("id_test", "letters")
+    )
+    assert labels[0] == f"letters {auroc(id_scores, letters):.3f}"
+
+
+def test_the_heat_map_sets_certain_changes_in_bold():
+    changes = pd.DataFrame(
+        {
+            "head": ["arcface", "arcface"],
+            "ood_set": ["letters", "uniform"],
+            "none": [0.9, 0.9],
+            "label_mixup": [0.95, 0.91],
+            "change": [0.05, 0.01],
+            "low": [0.02, -0.03],
+            "high": [0.08, 0.05],
+        }
+    )
+    figure = plots.results_heatmap(changes, "title")
+    weights = {text.get_text(): text.get_fontweight() for text in figure.axes[2].texts}
+    assert weights == {"+5.0": "bold", "+1.0": "normal"}
+
+
+def test_a_loss_curve_and_a_histogram_are_drawn():
+    history = pd.DataFrame({"step": [1, 2, 1, 2], "loss": [2.0, 1.0, 3.0, 1.5], "seed": [0, 0, 1, 1]})
+    assert rendered(plots.loss_curve(history, "loss", by="seed"))
+    assert rendered(plots.histogram({"a": np.arange(9.0), "b": np.arange(5.0)}, "title", "distance"))
+
+
+def test_plots_leave_matplotlibs_settings_alone(scores):
+    before = dict(matplotlib.rcParams)
+    plots.roc_curves(scores, "title")
+    assert dict(matplotlib.rcParams) == before

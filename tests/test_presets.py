@@ -1,0 +1,119 @@
+"""Settings: the defaults are valid, and every wrong parameter is one clear line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from oodlib import detector, heads, mixup, presets
+from oodlib.errors import InputError
+
+PARAMETER_CELL = 'preset = "digits"  # which\nhead = None\nseeds = None'
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_every_preset_is_valid(preset):
+    assert presets.settings(preset=preset).preset == preset
+
+
+def test_none_takes_the_presets_value_and_a_value_replaces_it():
+    assert presets.settings(epochs=None).epochs == presets.PRESETS["digits"]["epochs"]
+    assert presets.settings(epochs=3).epochs == 3
+
+
+def test_the_run_is_named_after_the_preset():
+    assert presets.settings().run == "digits"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("flip", "false", "True or False"),
+        ("flip", 1, "True or False"),
+        ("learning_rate", "1e-4", "a number above 0 to 10, without quotes"),
+        ("learning_rate", 0, "above 0"),
+        ("learning_rate", float("nan"), "a number"),
+        ("learning_rate", True, "a number"),
+        ("denoiser_steps", "100", "a whole number"),
+        ("denoiser_steps", 100.0, "a whole number"),
+        ("denoiser_steps", 0, "of at least 1"),
+        ("head", "arc", "one of softmax, scaled_cosine, adacos, arcface, cosface, sphereface"),
+        ("heads", ["arc"], "one of softmax"),
+        ("heads", ["softmax", "softmax"], "without repetitions"),
+        ("outliers", "mixup", "one of none, label_mixup"),
+        ("preset", "digit", "one of digits"),
+        ("seeds", [], "a list that is not empty"),
+        ("seeds", [0, 0], "without repetitions"),
+        ("seeds", [-1], "of at least 0"),
+        ("seeds", "0, 1", "a list, such as"),
+        ("seeds", 3, "a list"),
+        ("tpr", 95, "from 0.5 to 1"),
+        ("run", "", "not empty"),
+        ("image_shape", [8, 8], "a list of 3"),
+        ("num_inference_steps", 1001, "from 1 to 1000"),
+        ("margin", -0.1, "from 0 to 10"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_what_was_given_and_expected(name, value, expected):
+    with pytest.raises(InputError) as error:
+        presets.settings(**{name: value})
+    message = str(error.value)
+    assert message.startswith(name) and expected in message and "\n" not in message
+
+
+def test_an_unknown_name_is_refused_with_a_suggestion():
+    with pytest.raises(InputError, match=r"'epoch' is not known \(did you mean 'epochs'\?\)"):
+        presets.settings(epoch=3)
+
+
+def test_a_list_given_as_text_on_the_command_line_is_read():
+    assert presets.settings(seeds="[0, 5]", heads="['softmax']").seeds == (0, 5)
+
+
+def test_image_shapes_may_repeat_a_number():
+    assert presets.settings(image_shape=[32, 32, 3]).image_shape == (32, 32, 3)
+
+
+def test_a_notebook_reads_its_globals():
+    namespace = {"In": ["", PARAMETER_CELL], "preset": "digits", "head": "cosface", "seeds": None, "other": 1}
+    assert presets.from_notebook(namespace).head == "cosface"
+
+
+def test_an_unknown_injected_parameter_is_refused():
+    namespace = {"In": ["", PARAMETER_CELL, "# Parameters\nhaed = 'softmax'\n"], "haed": "softmax"}
+    with pytest.raises(
+        InputError, match=r"'haed' is not known \(did you mean 'head'\?\).*takes head, preset, seeds"
+    ):
+        presets.from_notebook(namespace)
+
+
+def test_a_setting_of_another_notebook_is_refused_too():
+    namespace = {"In": ["", PARAMETER_CELL, "# Parameters\nepochs = 3\n"], "epochs": 3}
+    with pytest.raises(InputError, match="'epochs' is not known"):
+        presets.from_notebook(namespace)
+
+
+def test_head_options_are_only_those_given():
+    assert presets.settings(scale=32).head_options == {"scale": 32.0}
+    assert presets.settings().head_options == {}
+
+
+def test_choices_agree_with_the_modules_that_they_name():
+    rules = {name: rule.metadata["rule"] for name, rule in presets.Settings.__dataclass_fields__.items()}
+    assert tuple(heads.HEADS) == presets.HEADS
+    for name, known in [
+        ("mix", mixup.MIX_MODES),
+        ("scheduler", mixup.SCHEDULERS),
+        ("backbone", detector.BACKBONES),
+    ]:
+        assert [value for value in known if rules[name](name, value) != value] == []
+        with pytest.raises(
+            InputError, match=f"one of {', '.join(sorted(known))}".replace("+", r"\+") + "|one of"
+        ):
+            rules[name](name, "other")
+
+
+def test_checking_parameters_needs_no_heavy_import():
+    code = "import sys, oodlib.presets; print({'torch', 'diffusers', 'sklearn', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

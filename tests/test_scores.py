@@ -1,0 +1,195 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from pytorch_ood import detector as pytorch_ood
+from scipy.spatial.distance import mahalanobis
+from scipy.special import log_softmax, logsumexp, softmax
+
+from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clusters(count=200, num_features=5, num_classes=3):
+    """Features around class means, with correlated features, and their labels."""
+    labels = torch.arange(count) % num_classes
+    mixing = normal(num_features, num_features, seed=1)
+    means = normal(num_classes, num_features, seed=2, scale=4.0)
+    return normal(count, num_features, seed=3) @ mixing + means[labels], labels
+
+
+def covariance_by_hand(features, labels):
+    features, labels = features.double().numpy(), labels.numpy()
+    means = np.array([features[labels == c].mean(0) for c in range(labels.max() + 1)])
+    centred = features - means[labels]
+    covariance = centred.T @ centred / len(features)
+    ridge = 1e-6 * covariance.diagonal().mean()
+    return means, covariance + ridge * np.eye(len(covariance))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_msp_is_the_log_of_the_largest_softmax(scale):
+    logits = normal(50, 10, scale=scale)
+    expected = np.log(softmax(logits.double().numpy(), 1).max(1))
+    np.testing.assert_allclose(msp(logits).numpy(), expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("scale", [100.0, 500.0])
+def test_msp_is_scipys_log_softmax_at_huge_logits(scale):
+    logits = normal(50, 10, scale=scale)
+    expected = log_softmax(logits.double().numpy(), 1).max(1)
+    np.testing.assert_allclose(msp(logits).numpy(), expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("gap", [20.0, 50.0, 100.0, 500.0])
+def test_msp_is_exact_where_a_float32_softmax_is_1(gap):
+    assert msp(torch.tensor([[gap, 0.0, 0.0]])).item() == pytest.approx(-2 * math.exp(-gap), rel=1e-12)
+
+
+def test_msp_has_no_ties_where_a_float32_softmax_is_1():
+    tops = torch.linspace(20, 600, 100)
+    logits = torch.stack([tops, torch.zeros(100)], 1)
+    assert (logits.softmax(1).max(1).values == 1).all()
+    assert (msp(logits).diff() > 0).all()
+
+
+@pytest.mark.parametrize("num_classes", [2, 8, 100])
+def test_msp_of_equal_logits_is_minus_ln_of_classes(num_classes):
+    assert msp(torch.full((1, num_classes), 3.0)).item() == pytest.approx(-math.log(num_classes), rel=1e-12)
+
+
+def test_msp_of_two_equal_top_logits_is_minus_ln_2():
+    assert msp(torch.tensor([[90.0, 90.0, -90.0]])).item() == pytest.approx(-math.log(2), rel=1e-12)
+
+
+def test_msp_is_pytorch_oods_max_softmax():
+    logits = normal(50, 10)
+    torch.testing.assert_close(msp(logits).exp(), -pytorch_ood.MaxSoftmax.score(logits).double())
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
+def test_energy_is_scipys_logsumexp(scale):
+    logits = normal(50, 10, scale=scale)
+    np.testing.assert_allclose(energy(logits).numpy(), logsumexp(logits.double().numpy(), 1), rtol=1e-12)
+
+
+def test_energy_is_pytorch_oods_with_the_sign_flipped():
+    logits = normal(50, 10)
+    torch.testing.assert_close(energy(logits), -pytorch_ood.EnergyBased.score(logits).double())
+
+
+def test_energy_rises_by_what_is_added_to_all_logits():
+    logits = normal(20, 10).double()
+    torch.testing.assert_close(energy(logits + 1000), energy(logits) + 1000, rtol=0, atol=1e-10)
+
+
+def test_max_cosine_is_the_largest_cosine_by_hand():
+    features, weights = normal(20, 6), normal(4, 6, seed=1)
+    f, w = features.double().numpy(), weights.double().numpy()
+    cosine = f @ w.T / np.linalg.norm(f, axis=1)[:, None] / np.linalg.norm(w, axis=1)
+    np.testing.assert_allclose(max_cosine(features, weights).numpy(), cosine.max(1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e5])
+def test_max_cosine_does_not_depend_on_the_length_of_features(length):
+    features, weights = normal(20, 6).double(), normal(4, 6, seed=1)
+    torch.testing.assert_close(max_cosine(length * features, weights), max_cosine(features, weights))
+
+
+def test_max_cosine_of_a_class_weight_is_1():
+    weights = normal(8, 6)
+    torch.testing.assert_close(max_cosine(7 * weights, weights), torch.ones(8, dtype=torch.float64))
+
+
+def test_max_cosine_never_exceeds_1():
+    weights = normal(200, 64)
+    assert max_cosine(weights, weights).max() <= 1
+
+
+def test_mahalanobis_is_scipys_squared_distance_to_the_nearest_mean():
+    features, labels = clusters()
+    means, covariance = covariance_by_hand(features, labels)
+    precision = np.linalg.inv(covariance)
+    probes = normal(20, 5, seed=9, scale=5.0)
+    expected = [-min(mahalanobis(f, mu, precision) ** 2 for mu in means) for f in probes.double().numpy()]
+    fitted = Mahalanobis.fit(features, labels, 3)
+    np.testing.assert_allclose(fitted(probes).numpy(), expected, rtol=1e-9)
+
+
+def test_mahalanobis_is_pytorch_oods_but_for_the_factor_minus_2n():
+    # Theirs is half a distance by a covariance that is not divided by N, and grows away from the classes.
+    features, labels = clusters()
+    theirs = pytorch_ood.Mahalanobis(None).fit_features(features, labels).predict_features(features)
+    ours = Mahalanobis.fit(features, labels, 3)(features)
+    torch.testing.assert_close(ours, -2 * len(features) * theirs.double(), rtol=1e-3, atol=1e-3)
+
+
+def test_mahalanobis_of_a_class_mean_is_0():
+    features, labels = clusters()
+    means = torch.stack([features[labels == c].double().mean(0) for c in range(3)])
+    assert Mahalanobis.fit(features, labels, 3)(means).abs().max() < 1e-9
+
+
+def test_mahalanobis_of_training_features_averages_minus_the_dimension():
+    features, labels = clusters(num_classes=1)
+    assert Mahalanobis.fit(features, labels, 1)(features).mean().item() == pytest.approx(-5, rel=1e-5)
+
+
+def test_mahalanobis_does_not_change_under_a_linear_map():
+    features, labels = clusters()
+    features, mapping = features.double(), normal(5, 5, seed=7).double()
+    plain = Mahalanobis.fit(features, labels, 3)(features)
+    mapped = Mahalanobis.fit(features @ mapping, labels, 3)(features @ mapping)
+    torch.testing.assert_close(mapped, plain, rtol=1e-3, atol=1e-6)
+
+
+def test_mahalanobis_ridge_stands_a_constant_feature():
+    features, labels = clusters()
+    features[:, 0] = 4.0
+    assert Mahalanobis.fit(features, labels, 3)(features).isfinite().all()
+
+
+def test_mahalanobis_ridge_stands_fewer_images_than_features():
+    features, labels = normal(6, 20), torch.arange(6) % 3
+    assert Mahalanobis.fit(features, labels, 3)(features).isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 200])
+def test_mahalanobis_does_not_depend_on_the_batch(size):
+    features, labels = clusters()
+    fitted = Mahalanobis.fit(features, labels, 3)
+    parts = torch.cat([fitted(part) for part in features.split(size)])
+    torch.testing.assert_close(parts, fitted(features), rtol=1e-9, atol=1e-9)
+
+
+def test_mahalanobis_is_made_again_from_its_two_tensors():
+    features, labels = clusters()
+    fitted = Mahalanobis.fit(features, labels, 3)
+    assert torch.equal(Mahalanobis(fitted.whitening, fitted.means)(features), fitted(features))
+
+
+def all_scores(images):
+    """Each score by its name, for logits and features of a head with the identity as class weights."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    training = 5 * torch.eye(3)[labels] + 0.3 * torch.randn(90, 3, generator=random)
+    fitted = Mahalanobis.fit(training, labels, 3)
+    values = msp(images), energy(images), max_cosine(images, torch.eye(3)), fitted(images)
+    return dict(zip(SCORES, values, strict=True))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_score_is_higher_in_distribution(score):
+    in_distribution, outlier = all_scores(torch.tensor([[5.0, 0.1, 0.0], [1.0, 1.0, 1.0]]))[score]
+    assert in_distribution > outlier
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("score", SCORES)
+def test_score_is_float64_and_one_number_an_image(score, dtype):
+    scores = all_scores(torch.ones(4, 3, dtype=dtype))[score]
+    assert (scores.dtype, tuple(scores.shape)) == (torch.float64, (4,))

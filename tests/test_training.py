@@ -1,0 +1,351 @@
+import copy
+import itertools
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from oodlib.data import load
+from oodlib.denoiser import Denoiser
+from oodlib.detector import Detector
+from oodlib.errors import InputError
+from oodlib.heads import HEADS, uniform_cross_entropy
+from oodlib.seeds import generator
+from oodlib.training import Progress, augment, batches, ema_with_warmup, fit_denoiser, fit_detector
+
+TRAIN = load("digits", "train")
+IMAGES, LABELS = TRAIN.images[:48], TRAIN.labels[:48]
+OUTLIERS = 255 - TRAIN.images[100:140]
+
+
+def take(count, size, steps, seed=0):
+    return list(itertools.islice(batches(count, size, generator(seed)), steps))
+
+
+@pytest.mark.parametrize("count, size", [(10, 4), (10, 5), (3, 8), (1, 4), (7, 7)])
+def test_batches_hold_each_index_once_an_epoch(count, size):
+    epochs = torch.cat(take(count, size, 2 * count)).split(count)
+    assert all(epoch.sort().values.tolist() == list(range(count)) for epoch in epochs if len(epoch) == count)
+
+
+def test_batches_are_all_of_the_same_size():
+    assert {len(batch) for batch in take(10, 4, 20)} == {4}
+
+
+def test_batches_of_a_seed_are_the_same():
+    assert torch.equal(torch.stack(take(10, 4, 20)), torch.stack(take(10, 4, 20)))
+
+
+def test_each_epoch_has_a_new_order():
+    first, second = take(20, 20, 2)
+    assert not torch.equal(first, second)
+
+
+def random_images(count=200, channels=1, size=16, margin=2):
+    """Random uint8 images with black margins, so that a shift loses nothing."""
+    images = torch.zeros(count, channels, size, size, dtype=torch.uint8)
+    inner = size - 2 * margin
+    images[:, :, margin:-margin, margin:-margin] = torch.randint(
+        1, 256, (count, channels, inner, inner), generator=generator(0), dtype=torch.uint8
+    )
+    return images
+
+
+def shifts(image, pad, flip):
+    """Every image that a shift by up to `pad`, and a flip if asked, makes of a padded image."""
+    padded = torch.nn.functional.pad(image, (pad, pad, pad, pad))
+    height, width = image.shape[1:]
+    found = [
+        padded[:, row : row + height, column : column + width]
+        for row in range(2 * pad + 1)
+        for column in range(2 * pad + 1)
+    ]
+    return found + [shifted.flip(2) for shifted in found] if flip else found
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 8, 8), (5, 3, 32, 32), (1, 1, 16, 24)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmented_images_keep_shape_and_type(shape, flip):
+    images = torch.randint(0, 256, shape, generator=generator(0), dtype=torch.uint8)
+    augmented = augment(images, flip, generator(1))
+    assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmented_image_is_a_shift_or_a_flip_of_its_own(flip, channels):
+    images = random_images(40, channels, margin=1)
+    augmented = augment(images, flip, generator(1))
+    for image, changed in zip(images, augmented, strict=True):
+        assert any(torch.equal(changed, candidate) for candidate in shifts(image, 2, flip))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmentation_loses_nothing_within_the_margin(flip):
+    images = random_images()
+    assert torch.equal(
+        augment(images, flip, generator(1)).long().sum((1, 2, 3)), images.long().sum((1, 2, 3))
+    )
+
+
+def test_augmentation_shifts_evenly_by_up_to_an_eighth():
+    images = torch.zeros(5000, 1, 16, 16, dtype=torch.uint8)
+    images[:, 0, 8, 8] = 1
+    _, _, rows, columns = augment(images, False, generator(1)).nonzero(as_tuple=True)
+    counts = torch.bincount((rows - 6) * 5 + columns - 6)
+    assert (len(counts), counts.min() > 140, counts.max() < 260) == (25, True, True)
+
+
+def test_augmentation_flips_half_of_the_images_if_asked():
+    images = torch.zeros(2000, 1, 7, 8, dtype=torch.uint8)  # of height 7: not shifted
+    images[..., 0] = 1
+    flipped = augment(images, True, generator(1))[:, 0, 0, 7]
+    assert flipped.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_small_images_are_not_shifted():
+    images = random_images(size=7)
+    assert torch.equal(augment(images, False, generator(1)), images)
+
+
+def test_augmentation_of_a_seed_is_the_same():
+    images = random_images()
+    assert torch.equal(augment(images, True, generator(1)), augment(images, True, generator(1)))
+
+
+@pytest.mark.parametrize("updates, decay", [(1, 2 / 11), (4, 5 / 14), (90, 0.91), (10**6, 0.995)])
+def test_ema_warms_up_by_hand(updates, decay):
+    averaged, current = (
+        [torch.tensor([1.0]), torch.tensor([[2.0]])],
+        [torch.tensor([5.0]), torch.tensor([[0.0]])],
+    )
+    ema_with_warmup(0.995)(averaged, current, torch.tensor(updates))
+    assert_close(averaged[0], torch.tensor([decay * 1.0 + (1 - decay) * 5.0]))
+    assert_close(averaged[1], torch.tensor([[decay * 2.0]]))
+
+
+def make_detector(head="arcface", **options):
+    names = tuple("01234567")
+    return Detector("resnet_small", head, names, (8, 8, 1), [0.3], [0.37], options)
+
+
+def fit(detector=None, **options):
+    detector = detector or make_detector()
+    settings = {"epochs": 2, "batch_size": 16, "outlier_batch_size": 8, "learning_rate": 0.02}
+    history = fit_detector(detector, IMAGES, LABELS, **{**settings, **options})
+    return detector, history
+
+
+def same_weights(first, second):
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("outliers", [None, OUTLIERS], ids=["plain", "with outliers"])
+def test_detector_of_a_seed_is_the_same_to_the_bit(outliers):
+    assert same_weights(fit(outliers=outliers)[0], fit(outliers=outliers)[0])
+
+
+@pytest.mark.parametrize("outliers", [None, OUTLIERS], ids=["plain", "with outliers"])
+def test_detector_of_another_seed_is_another(outliers):
+    assert not same_weights(fit(outliers=outliers, seed=0)[0], fit(outliers=outliers, seed=1)[0])
+
+
+def test_detector_does_not_depend_on_the_global_random_state():
+    torch.manual_seed(1)
+    first = fit()[0]
+    torch.manual_seed(2)
+    assert same_weights(fit()[0], first)
+
+
+def test_outliers_change_the_detector():
+    assert not same_weights(fit(outliers=OUTLIERS)[0], fit()[0])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_loss_of_a_detector_falls(head):
+    _, history = fit(make_detector(head), epochs=7)
+    assert history["loss"].iloc[-3:].mean() < 0.95 * history["loss"].iloc[:3].mean()
+
+
+def outlier_loss(detector):
+    features = detector.all_features(OUTLIERS)
+    with torch.inference_mode():
+        return uniform_cross_entropy(detector.head.logits(features)).item()
+
+
+@pytest.mark.parametrize("head", ["softmax", "scaled_cosine", "arcface"])
+def test_outlier_exposure_makes_outliers_more_uniform(head):
+    plain, _ = fit(make_detector(head), epochs=7)
+    exposed, _ = fit(make_detector(head), epochs=7, outliers=OUTLIERS, outlier_weight=1.0)
+    assert outlier_loss(exposed) < outlier_loss(plain)
+
+
+def first_batch(images, prefix, count):
+    """The images of the first step as the network sees them, in one batch of all of them."""
+    order = next(batches(count, count, generator(0, f"{prefix} order")))
+    shifts = generator(0, "augmentation" if prefix == "ID" else "outlier augmentation")
+    return augment(torch.tensor(images).permute(0, 3, 1, 2)[order], False, shifts), order
+
+
+def test_batch_statistics_are_those_of_images_and_outliers_in_one_batch():
+    detector = make_detector("softmax")
+    before = copy.deepcopy(detector).train()
+    fit(detector, epochs=1, batch_size=48, outliers=OUTLIERS, outlier_batch_size=40)
+    both = torch.cat([first_batch(IMAGES, "ID", 48)[0], first_batch(OUTLIERS, "outlier", 40)[0]])
+    before.features(both)
+    assert_close(detector.backbone.bn1.running_mean, before.backbone.bn1.running_mean)
+
+
+@pytest.mark.parametrize("epochs, batch_size, steps", [(1, 16, 3), (2, 16, 6), (1, 32, 2), (1, 1000, 1)])
+def test_detector_takes_as_many_steps_as_its_epochs_hold(epochs, batch_size, steps):
+    assert fit(epochs=epochs, batch_size=batch_size)[1]["step"].tolist() == list(range(1, steps + 1))
+
+
+def test_detector_ends_in_evaluation_mode():
+    assert not any(module.training for module in fit()[0].modules())
+
+
+def weights_after_one_step(head, weight_decay):
+    detector, _ = fit(make_detector(head), epochs=1, batch_size=48, weight_decay=weight_decay)
+    return detector.head.weight, detector.backbone.conv1.weight
+
+
+@pytest.mark.parametrize("head", [name for name in HEADS if name != "softmax"])
+def test_class_weights_of_cosine_heads_are_not_decayed(head):
+    plain, decayed = weights_after_one_step(head, 0.0), weights_after_one_step(head, 0.5)
+    assert torch.equal(decayed[0], plain[0])
+
+
+def test_class_weights_of_softmax_are_decayed():
+    plain, decayed = weights_after_one_step("softmax", 0.0), weights_after_one_step("softmax", 0.5)
+    assert not torch.equal(decayed[0], plain[0])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_backbone_is_decayed(head):
+    plain, decayed = weights_after_one_step(head, 0.0), weights_after_one_step(head, 0.5)
+    assert decayed[1].norm() < plain[1].norm()
+
+
+def test_first_step_of_a_detector_is_nesterov_by_hand():
+    detector = make_detector("softmax")
+    before = copy.deepcopy(detector).train()
+    fit(detector, epochs=1, batch_size=48, learning_rate=0.01, weight_decay=0.1)
+    batch, order = first_batch(IMAGES, "ID", 48)
+    before.head.loss(before.features(batch), torch.tensor(LABELS)[order]).backward()
+    weight = before.backbone.conv1.weight
+    expected = weight - 0.01 * 1.9 * (weight.grad + 0.1 * weight)
+    assert_close(detector.backbone.conv1.weight, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_diverged_detector_is_told_on_one_line_with_its_step():
+    with pytest.raises(
+        InputError, match=r"^detector: the loss is (nan|inf) at step \d; lower the learning rate$"
+    ):
+        fit(make_detector("softmax"), learning_rate=1e30)
+
+
+def test_float_images_train_like_uint8():
+    detector = make_detector()
+    fit_detector(detector, IMAGES / 255, LABELS, epochs=1, batch_size=16)
+    expected = make_detector()
+    fit_detector(expected, IMAGES, LABELS, epochs=1, batch_size=16)
+    assert same_weights(detector, expected)
+
+
+def make_denoiser():
+    return Denoiser(tuple("01234567"), (8, 8, 1), block_out_channels=(8, 16))
+
+
+def fit_tiny(denoiser=None, **options):
+    denoiser = denoiser or make_denoiser()
+    return denoiser, fit_denoiser(denoiser, IMAGES, LABELS, **{"steps": 5, "batch_size": 16, **options})
+
+
+def test_denoiser_of_a_seed_is_the_same_to_the_bit():
+    assert same_weights(fit_tiny()[0], fit_tiny()[0])
+
+
+def test_denoiser_of_another_seed_is_another():
+    assert not same_weights(fit_tiny(seed=0)[0], fit_tiny(seed=1)[0])
+
+
+def test_loss_of_a_denoiser_falls():
+    _, history = fit_tiny(steps=60, batch_size=32)
+    assert history["loss"].iloc[-10:].mean() < 0.8 * history["loss"].iloc[:10].mean()
+
+
+def test_denoiser_ends_in_evaluation_mode():
+    assert not fit_tiny()[0].training
+
+
+def test_denoiser_ends_with_the_average_of_its_weights():
+    # A decay of 0 averages nothing and leaves the last weights; the average lags behind them.
+    start, last, average = (d.label_embedding.weight for d in (make_denoiser(), *_last_and_average()))
+    assert 0 < (average - start).norm() < (last - start).norm()
+
+
+def _last_and_average():
+    return fit_tiny(steps=20, ema_decay=0.0)[0], fit_tiny(steps=20)[0]
+
+
+def test_label_dropout_of_1_never_trains_the_label_embedding():
+    denoiser, _ = fit_tiny(label_dropout=1.0)
+    assert_close(
+        denoiser.label_embedding.weight, make_denoiser().label_embedding.weight, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_label_dropout_does_not_shift_noise_and_order():
+    # The first loss differs by the labels alone, which the untrained network hardly sees.
+    none, some = (fit_tiny(steps=1, label_dropout=dropout)[1]["loss"][0] for dropout in (0.0, 0.5))
+    assert none == pytest.approx(some, rel=0.02)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_denoiser_takes_its_number_of_steps(steps):
+    assert fit_tiny(steps=steps)[1]["step"].tolist() == list(range(1, steps + 1))
+
+
+def test_diverged_denoiser_is_told_on_one_line_with_its_step():
+    with pytest.raises(
+        InputError, match=r"^denoiser: the loss is (nan|inf) at step \d; lower the learning rate$"
+    ):
+        fit_tiny(learning_rate=1e30)
+
+
+@pytest.mark.parametrize("train", [fit, fit_tiny])
+def test_loss_curve_has_step_and_loss(train):
+    assert list(train()[1].columns) == ["step", "loss"]
+
+
+@pytest.mark.parametrize("train", [fit, fit_tiny])
+def test_training_leaves_the_global_random_state(train):
+    before = torch.get_rng_state()
+    train()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_progress_keeps_a_hundred_means_of_the_loss():
+    progress = Progress("work", 1000, 16)
+    for step in range(1, 1001):
+        progress.update(step, torch.tensor(float(step)))
+    assert progress.history[:2] == [{"step": 10, "loss": 5.5}, {"step": 20, "loss": 15.5}]
+    assert len(progress.history) == 100
+
+
+def test_progress_prints_its_last_step(capsys):
+    progress = Progress("work", 3, 16)
+    for step in range(1, 4):
+        progress.update(step, torch.tensor(2.0))
+    assert capsys.readouterr().out.startswith("work: step 3 of 3, loss 2.000, ")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_progress_stops_at_a_loss_that_is_no_number(value):
+    progress = Progress("work", 300, 16)
+    progress.update(1, torch.tensor(value))
+    progress.update(2, torch.tensor(1.0))
+    with pytest.raises(InputError, match=f"work: the loss is {value} at step 3; lower the learning rate"):
+        progress.update(3, torch.tensor(1.0))

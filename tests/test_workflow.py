@@ -1,0 +1,104 @@
+"""The Snakefile: a small run of everything, and what happens when a part goes missing or fails."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+from conftest import SMOKE, Workflow
+
+from oodlib import data, metrics
+from oodlib.denoiser import Denoiser
+from oodlib.detector import Detector
+from oodlib.evaluation import COLUMNS
+from oodlib.presets import PRESETS
+
+
+def jobs(dry_run: str) -> dict[str, int]:
+    """How often each rule would run."""
+    table = re.search(r"job +count\n[- ]+\n(.*?)\ntotal", dry_run, re.DOTALL)
+    return {} if table is None else {rule: int(n) for rule, n in re.findall(r"(\w+) +(\d+)", table[1])}
+
+
+def test_results_hold_every_detector_score_and_set(workflow):
+    results = pd.read_csv(workflow.run / "results.csv")
+    assert list(results.columns) == COLUMNS
+    assert len(results) == 1 * 2 * 2 * 4 * 6  # heads, outliers, seeds, scores, sets
+    assert not results.duplicated(["head", "outliers", "seed", "score", "ood_set"]).any()
+    assert results["auroc"].between(0, 1).all() and results["id_accuracy"].between(0, 1).all()
+
+
+def test_the_results_follow_from_the_per_image_scores(workflow):
+    scores = pd.read_csv(workflow.run / "detectors" / "arcface-none" / "seed1" / "scores.csv")
+    by_set = dict(tuple(scores.groupby("set")))
+    results = pd.read_csv(workflow.run / "results.csv").query("outliers == 'none' and seed == 1")
+    row = results.query("score == 'cosine' and ood_set == 'letters'").iloc[0]
+    assert np.isclose(row["auroc"], metrics.auroc(by_set["id_test"]["cosine"], by_set["letters"]["cosine"]))
+
+
+def test_everything_lies_where_the_readme_says(workflow):
+    expected = [
+        "denoiser/denoiser.safetensors",
+        "outliers/pool.npz",
+        "summary.md",
+        "figures/results.png",
+        "figures/label_mixup.png",
+        "figures/scores_arcface.png",
+        "figures/roc_arcface.png",
+        "notebooks/03_train_detector-arcface-label_mixup.ipynb",
+    ]
+    assert [name for name in expected if not (workflow.run / name).is_file()] == []
+    assert list(workflow.run.rglob("*.part*")) == []
+
+
+def test_what_was_trained_can_be_loaded_and_used(workflow):
+    denoiser = Denoiser.load(workflow.run / "denoiser")
+    detector = Detector.load(workflow.run / "detectors" / "arcface-label_mixup" / "seed0")
+    images = data.load("digits", "test").images[:5]
+    saved = pd.read_csv(workflow.run / "detectors" / "arcface-label_mixup" / "seed0" / "scores.csv")
+    assert denoiser.class_names == detector.class_names == tuple("01234567")
+    assert np.allclose(detector.score(images), saved.query("set == 'id_test'")["cosine"][:5], atol=1e-5)
+
+
+def test_running_again_does_nothing(workflow):
+    assert "Nothing to be done" in workflow("--dry-run").stdout + workflow("--dry-run").stderr
+
+
+def test_saving_a_notebook_with_new_outputs_redoes_nothing(workflow):
+    notebook = workflow.folder / "notebooks" / "01_train_ddpm.ipynb"
+    notebook.write_text(notebook.read_text().replace('"outputs": []', '"outputs":  []'))
+    assert jobs(workflow("--dry-run").stdout) == {}
+
+
+def test_a_deleted_detector_redoes_it_and_what_depends_on_it(workflow):
+    folder = workflow.run / "detectors" / "arcface-none"
+    kept = (folder / "seed0" / "detector.safetensors").read_bytes()
+    shutil.rmtree(folder / "seed1")
+    planned = jobs(workflow("--dry-run").stdout)
+    assert planned == {"train_detector": 1, "score_distributions": 1, "compare": 1, "all": 1}
+    output = workflow("--until", "train_detector").stdout
+    assert "arcface, none, seed 1: step" in output and "arcface, none, seed 0: step" not in output
+    assert (folder / "seed0" / "detector.safetensors").read_bytes() == kept
+    assert (folder / "seed1" / "detector.safetensors").is_file()
+
+
+def test_a_failing_notebook_shows_its_error_and_leaves_no_result(tmp_path):
+    workflow = Workflow(tmp_path)
+    done = workflow(
+        "--until", "train_detector", config=SMOKE | {"outliers": ["none"], "detector": {"epochs": "2"}}
+    )
+    assert done.returncode != 0
+    assert "epochs = '2' (str), expected a number" in done.stdout + done.stderr
+    assert not list((workflow.run / "detectors").rglob("*.*"))
+    assert (workflow.run / "notebooks" / "03_train_detector-arcface-none.ipynb").is_file()
+
+
+def test_an_unknown_head_is_refused_before_anything_runs(tmp_path):
+    done = Workflow(tmp_path)("--dry-run", config={"heads": ["arc"]})
+    assert done.returncode != 0 and "one of softmax" in done.stdout + done.stderr
+
+
+def test_the_digits_preset_plans_twelve_detector_rows(tmp_path):
+    assert len(PRESETS["digits"]["heads"]) == 6
+    planned = jobs(Workflow(tmp_path)("--dry-run", config={}).stdout)
+    assert planned["train_detector"] == 12
