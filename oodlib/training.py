@@ -115,14 +115,14 @@ def fit_denoiser(
     Returns:
         The loss curve, columns `step` and `loss`.
     """
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+
     data = torch.as_tensor(images, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
     one_hot = F.one_hot(torch.as_tensor(labels), len(denoiser.class_names)).float().to(device)
     denoiser.to(device).train()
     ema = AveragedModel(denoiser, multi_avg_fn=ema_with_warmup(ema_decay))
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=learning_rate, weight_decay=1e-6)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, steps, pct_start=min(0.1, 100 / steps)
-    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, min(100, steps // 10), steps)
     num_train_timesteps = denoiser.noise_scheduler.config.num_train_timesteps
 
     order = batches(len(data), batch_size, generator(seed, "order"))
