@@ -20,7 +20,7 @@ help:
 	touch $@
 
 demo: .venv/installed
-	snakemake --cores $(CORES) --rerun-incomplete --quiet host reason
+	snakemake --cores $(CORES) --rerun-incomplete --retries 1 --quiet host reason
 	@cat runs/digits/summary.md
 	@echo "Figures, tables, detectors and executed notebooks are in runs/digits; start with runs/digits/figures."
 

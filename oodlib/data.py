@@ -4,6 +4,8 @@ The in-distribution (ID) set is scikit-learn's handwritten digits, classes 0 to 
 (OOD) sets are made from what the dependencies ship: the digits 8 and 9, fonts, two photographs, noise.
 """
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -66,10 +68,11 @@ def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] 
             raise InputError(f"{source} is an OOD test set and has no split {split!r}")
         found = ImageSet(OOD_SETS[source](image_shape), None, ())
     else:
+        choice("split", split, (*SPLITS, "all"))
         found = _own(source, image_shape)
         if found.labels is not None and split != "all":
             found = _split(found, split)
-    if found.images.shape[1:] != image_shape:
+    if found.images.shape[1:] != tuple(image_shape):
         raise InputError(f"{source} has images of shape {found.images.shape[1:]}, expected {image_shape}")
     return found
 
@@ -205,10 +208,15 @@ def _from_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
 
 
 def _from_npz(path: Path) -> ImageSet:
-    with np.load(path) as file:
-        if "images" not in file:
-            raise InputError(f"{path} holds {', '.join(file)}; it needs an array called images")
-        images, labels = file["images"], file["labels"] if "labels" in file else None
+    try:
+        with np.load(path) as file:
+            if "images" not in file:
+                raise InputError(f"{path} holds {', '.join(file)}; it needs an array called images")
+            images, labels = file["images"], file["labels"] if "labels" in file else None
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); write it with numpy.savez") from error
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
@@ -219,4 +227,7 @@ def _from_npz(path: Path) -> ImageSet:
         return ImageSet(images, None, ())
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise InputError(f"labels in {path} must be {len(images)} integers from 0, one for each image")
+    missing = sorted(set(range(labels.max() + 1)) - set(labels.tolist()))
+    if missing:
+        raise InputError(f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps")
     return ImageSet(images, labels.astype(np.int64), tuple(str(c) for c in range(labels.max() + 1)))

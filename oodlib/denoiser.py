@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from oodlib import runs
-from oodlib.errors import InputError
+from oodlib.errors import InputError, choice
 from oodlib.seeds import initial_weights
 
 
@@ -39,6 +39,7 @@ class Denoiser(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
+        choice("prediction type", prediction_type, ("v_prediction", "epsilon"))
         self.config = dict(
             class_names=list(class_names),
             image_shape=list(image_shape),

@@ -135,7 +135,9 @@ class Detector(nn.Module):
         with evaluating(self):
             return torch.cat([self.features(batch.to(self.device)) for batch in batches])
 
-    def fit_scores(self, train_images: Any, train_labels: np.ndarray, val_images: Any, tpr: float = 0.95):
+    def fit_scores(
+        self, train_images: Any, train_labels: np.ndarray, val_images: Any, tpr: float = 0.95
+    ) -> None:
         """Fit what comes after training: the Mahalanobis statistics on training images, and for every score
         the threshold that keeps `tpr` of the validation images."""
         labels = torch.as_tensor(train_labels, device=self.device)

@@ -28,16 +28,14 @@ def uniform_cross_entropy(logits: Tensor) -> Tensor:
     return (logits.logsumexp(-1) - logits.mean(-1)).mean()
 
 
-class SoftmaxHead(nn.Module):
-    """Plain linear classifier, `l_j = w_j . z + b_j`."""
+class Head(nn.Module):
+    """Base of all heads: class weights, the cosine to them, and the loss."""
 
-    default_score = "msp"
+    default_score: str
 
     def __init__(self, num_features: int, num_classes: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
-        self.bias = nn.Parameter(torch.zeros(num_classes))
-        nn.init.xavier_uniform_(self.weight)
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_classes, num_features)))
 
     def cosine(self, features: Tensor) -> Tensor:
         """`cos(theta_j)`, (N, C), always computed in float32."""
@@ -45,14 +43,39 @@ class SoftmaxHead(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """Margin-free logits (N, C) of features (N, D)."""
-        return F.linear(features.float(), self.weight.float(), self.bias.float())
+        raise NotImplementedError
+
+    def training_logits(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The logits that training sees: those of the first features have the margin at their label.
+
+        Args:
+            features: (N + M, D); the last M are outliers, which have no label and so no margin.
+            labels: (N,).
+
+        Returns:
+            (N + M, C).
+        """
+        return self.logits(features)
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of features (N, D) and labels (N,)."""
-        return F.cross_entropy(self.logits(features), labels)
+        """Mean cross-entropy of features (N, D) and labels (N,), with the margin."""
+        return F.cross_entropy(self.training_logits(features, labels), labels)
 
 
-class CosineHead(SoftmaxHead):
+class SoftmaxHead(Head):
+    """Plain linear classifier, `l_j = w_j . z + b_j`."""
+
+    default_score = "msp"
+
+    def __init__(self, num_features: int, num_classes: int):
+        super().__init__(num_features, num_classes)
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def logits(self, features: Tensor) -> Tensor:
+        return F.linear(features.float(), self.weight.float(), self.bias.float())
+
+
+class CosineHead(Head):
     """Base of the cosine heads: `l_j = s cos(theta_j)`, and `s margin(cos(theta_y))` at the label.
 
     Their class weights are used normalised, so weight decay on them would only raise the learning rate.
@@ -62,7 +85,6 @@ class CosineHead(SoftmaxHead):
 
     def __init__(self, num_features: int, num_classes: int, scale: float, margin: float = 0.0):
         super().__init__(num_features, num_classes)
-        del self.bias
         if not 0 < scale < math.inf:
             raise InputError(f"scale is {scale}, expected a number above 0")
         if not 0 <= margin < math.inf:
@@ -76,10 +98,12 @@ class CosineHead(SoftmaxHead):
     def logits(self, features: Tensor) -> Tensor:
         return self.scale * self.cosine(features)
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+    def training_logits(self, features: Tensor, labels: Tensor) -> Tensor:
         cosine, index = self.cosine(features), labels[:, None]
-        target = self.margin_cosine(cosine.gather(1, index))
-        return F.cross_entropy(self.scale * cosine.scatter(1, index, target), labels)
+        target = self.margin_cosine(cosine[: len(labels)].gather(1, index))
+        return self.scale * torch.cat(
+            [cosine[: len(labels)].scatter(1, index, target), cosine[len(labels) :]]
+        )
 
 
 class ScaledCosineHead(CosineHead):
@@ -103,8 +127,8 @@ class ScaledCosineHead(CosineHead):
     def logits(self, features: Tensor) -> Tensor:
         return self.learned_scale(features) * self.cosine(features)
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.logits(features), labels)
+    def training_logits(self, features: Tensor, labels: Tensor) -> Tensor:
+        return self.logits(features)
 
 
 class AdaCosHead(CosineHead):
@@ -122,11 +146,11 @@ class AdaCosHead(CosineHead):
         del self.scale
         self.register_buffer("scale", torch.tensor(math.sqrt(2) * math.log(num_classes - 1)))
 
-    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+    def training_logits(self, features: Tensor, labels: Tensor) -> Tensor:
         if self.dynamic and self.training:
             with torch.no_grad():
-                self.scale.copy_(self._next_scale(self.cosine(features), labels[:, None]))
-        return super().loss(features, labels)
+                self.scale.copy_(self._next_scale(self.cosine(features[: len(labels)]), labels[:, None]))
+        return super().training_logits(features, labels)
 
     def _next_scale(self, cosine: Tensor, index: Tensor) -> Tensor:
         others = (self.scale * cosine).exp().scatter(1, index, 0.0).sum(1).mean()
@@ -178,7 +202,7 @@ class SphereFaceHead(CosineHead):
         return (1 - 2 * (k % 2)) * angle.cos() - 2 * k
 
 
-HEADS: dict[str, type[SoftmaxHead]] = {
+HEADS: dict[str, type[Head]] = {
     "softmax": SoftmaxHead,
     "scaled_cosine": ScaledCosineHead,
     "adacos": AdaCosHead,
@@ -188,7 +212,7 @@ HEADS: dict[str, type[SoftmaxHead]] = {
 }
 
 
-def make_head(name: str, num_features: int, num_classes: int, **options: float) -> SoftmaxHead:
+def make_head(name: str, num_features: int, num_classes: int, **options: float) -> Head:
     """A head by its name in `HEADS`; `options` are those of its class, such as `scale` and `margin`.
 
     Raises:

@@ -20,6 +20,11 @@ def _scores(name: str, values: ArrayLike) -> np.ndarray:
     return values
 
 
+def _share(tpr: float) -> None:
+    if not 0 < tpr <= 1:
+        raise InputError(f"tpr is {tpr!r}, expected a share above 0 and at most 1")
+
+
 def _counts(id_scores: ArrayLike, ood_scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """How many ID and OOD scores are at or above each distinct threshold, falling; both begin with 0."""
     id_scores, ood_scores = _scores("id_scores", id_scores), _scores("ood_scores", ood_scores)
@@ -41,6 +46,7 @@ def _average_precision(true: np.ndarray, false: np.ndarray) -> float:
 
 
 def _fpr_at_tpr(true: np.ndarray, false: np.ndarray, tpr: float) -> float:
+    _share(tpr)
     return float(false[np.argmax(true / true[-1] >= tpr)] / false[-1])
 
 
@@ -92,7 +98,6 @@ def threshold_at_tpr(val_scores: ArrayLike, tpr: float = 0.95) -> float:
     It is the `ceil(tpr (n + 1))`-th largest of n scores, the conformal quantile, which keeps `tpr` of unseen
     ID data in expectation too; never beyond the smallest score.
     """
-    if not 0 < tpr <= 1:
-        raise InputError(f"tpr is {tpr!r}, expected a share above 0 and at most 1")
+    _share(tpr)
     scores = np.sort(_scores("val_scores", val_scores))[::-1]
     return float(scores[min(math.ceil(tpr * (len(scores) + 1)), len(scores)) - 1])

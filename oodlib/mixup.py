@@ -135,7 +135,11 @@ def sample(
         )
     if isinstance(scheduler, str):
         scheduler = make_scheduler(denoiser, scheduler)
+    if not len(weights) or not bool(torch.isfinite(weights).all()):
+        raise InputError("label weights must be finite, and at least one row of them")
     noise_index = range(len(weights)) if noise_index is None else noise_index
+    if len(noise_index) != len(weights):
+        raise InputError(f"{len(noise_index)} noise indices for {len(weights)} rows of label weights")
     height, width, channels = denoiser.image_shape
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     denoiser.eval()
@@ -189,6 +193,8 @@ def draw_outliers(
         options: Of `sample`: scheduler, steps, guidance, initial noise and seed.
     """
     num_classes = len(denoiser.class_names)
+    if images_per_pair < 1:
+        raise InputError(f"images_per_pair is {images_per_pair}, expected 1 or more")
     if num_classes < 2:
         raise InputError("label mixup needs at least 2 classes")
     pairs = list(itertools.combinations(range(num_classes), 2)) * images_per_pair

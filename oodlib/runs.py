@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from oodlib.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -43,6 +46,7 @@ def fingerprint(*arrays: np.ndarray) -> str:
     """A short hash of arrays: what a step compares its input by."""
     digest = hashlib.blake2b(digest_size=8)
     for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
@@ -116,7 +120,7 @@ class Run:
             self.require(self.detectors / f"*/seed*/{name}.csv", "03_train_detector")
         return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
 
-    def save_figure(self, figure, name: str):
+    def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Save a figure as `figures/<name>.png` and return it, so that a notebook shows it too."""
         with atomic(self.figures / f"{name}.png") as part:
             figure.savefig(part, dpi=150)

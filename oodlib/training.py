@@ -33,7 +33,7 @@ class Progress:
 
     def update(self, step: int, loss: Tensor) -> None:
         """Take the loss of a step, counted from 1, without waiting for the device but a hundred times a run."""
-        self.sum, self.since = self.sum + loss.detach().cpu(), self.since + 1
+        self.sum, self.since = self.sum + loss.detach(), self.since + 1
         if step % self.keep_every and step != self.steps:
             return
         mean = self.sum.item() / self.since
@@ -59,6 +59,18 @@ def batches(count: int, batch_size: int, random: torch.Generator):
             rest = torch.cat([rest, torch.randperm(count, generator=random)])
         yield rest[:batch_size]
         rest = rest[batch_size:]
+
+
+def labels_of(images: Tensor, labels: np.ndarray, num_classes: int) -> Tensor:
+    """`labels` as int64, checked: one in [0, num_classes) for each of the images."""
+    labels = torch.as_tensor(labels).long()
+    fits = labels.shape == images.shape[:1] and len(labels) > 0
+    if not fits or labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(
+            f"labels of shape {tuple(labels.shape)}, expected one for each of {len(images)} images, "
+            f"from 0 to {num_classes - 1}"
+        )
+    return labels
 
 
 def augment(images: Tensor, flip: bool, random: torch.Generator) -> Tensor:
@@ -118,7 +130,8 @@ def fit_denoiser(
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
     data = torch.as_tensor(images, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    one_hot = F.one_hot(torch.as_tensor(labels), len(denoiser.class_names)).float().to(device)
+    num_classes = len(denoiser.class_names)
+    one_hot = F.one_hot(labels_of(data, labels, num_classes), num_classes).float().to(device)
     denoiser.to(device).train()
     ema = AveragedModel(denoiser, multi_avg_fn=ema_with_warmup(ema_decay))
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=learning_rate, weight_decay=1e-6)
@@ -169,7 +182,7 @@ def fit_detector(
     """Train a detector by Nesterov SGD with a cosine schedule, with outlier exposure where outliers are given.
 
     The loss is `head loss(ID) + outlier_weight * uniform_cross_entropy(outliers)`. ID images and outliers go
-    through the backbone in one batch, so that batch normalisation sees both (arXiv 1812.04606).
+    through the network in one batch, so that batch normalisation sees both (arXiv 1812.04606).
 
     Args:
         detector: Trained in place.
@@ -183,7 +196,7 @@ def fit_detector(
         The loss curve, columns `step` and `loss`.
     """
     id_images = detector.to_uint8(images).to(device)
-    id_labels = torch.as_tensor(labels, device=device)
+    id_labels = labels_of(id_images, labels, len(detector.class_names)).to(device)
     outlier_images = None if outliers is None else detector.to_uint8(outliers).to(device)
     detector.to(device).train()
 
@@ -203,14 +216,13 @@ def fit_detector(
     for step in range(1, steps + 1):
         index = next(order).to(device)
         batch, batch_labels = augment(id_images[index], flip, shifts), id_labels[index]
-        if outliers is None:
-            loss = detector.head.loss(detector.features(batch), batch_labels)
-        else:
+        if outliers is not None:
             unlike = augment(outlier_images[next(outlier_order).to(device)], flip, outlier_shifts)
-            features = detector.features(torch.cat([batch, unlike]))
-            outlier_logits = detector.head.logits(features)[len(batch) :]
-            loss = detector.head.loss(features[: len(batch)], batch_labels)
-            loss = loss + outlier_weight * uniform_cross_entropy(outlier_logits)
+            batch = torch.cat([batch, unlike])
+        logits = detector.head.training_logits(detector.features(batch), batch_labels)
+        loss = F.cross_entropy(logits[:batch_size], batch_labels)
+        if outliers is not None:
+            loss = loss + outlier_weight * uniform_cross_entropy(logits[batch_size:])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -314,3 +314,15 @@ def test_npz_in_rgb_has_its_shape(npz):
 def test_bad_npz_is_refused(npz, arrays, told):
     with pytest.raises(InputError, match=told):
         load(npz(**arrays))
+
+
+def test_an_npz_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    with pytest.raises(InputError, match=r"bad\.npz cannot be read .* write it with numpy\.savez"):
+        load(str(tmp_path / "bad.npz"))
+
+
+def test_labels_with_a_gap_are_refused(tmp_path):
+    np.savez(tmp_path / "gap.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.array([0, 0, 2]))
+    with pytest.raises(InputError, match=r"skip \[1\]; number the classes from 0 without gaps"):
+        load(str(tmp_path / "gap.npz"), "all")

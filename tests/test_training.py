@@ -1,6 +1,7 @@
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -349,3 +350,23 @@ def test_progress_stops_at_a_loss_that_is_no_number(value):
     progress.update(2, torch.tensor(1.0))
     with pytest.raises(InputError, match=f"work: the loss is {value} at step 3; lower the learning rate"):
         progress.update(3, torch.tensor(1.0))
+
+
+def test_learned_scale_is_normalised_once_a_step_over_digits_and_outliers():
+    detector = Detector("resnet_small", "scaled_cosine", TRAIN.class_names, (8, 8, 1), [0.3], [0.4])
+    options = dict(
+        outliers=255 - TRAIN.images[:64], batch_size=32, outlier_batch_size=32, epochs=1, learning_rate=1e-9
+    )
+    fit_detector(detector, TRAIN.images[:64], TRAIN.labels[:64], **options)
+    assert detector.head.scale_norm.num_batches_tracked == detector.backbone.bn1.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [TRAIN.labels[:63], np.full(64, 8), np.full(64, -1), TRAIN.labels[:64, None]],
+    ids=["too few", "too high", "negative", "column"],
+)
+def test_labels_that_do_not_fit_are_refused_on_one_line(labels):
+    detector = Detector("resnet_small", "softmax", TRAIN.class_names, (8, 8, 1), [0.3], [0.4])
+    with pytest.raises(InputError, match="expected one for each of 64 images, from 0 to 7"):
+        fit_detector(detector, TRAIN.images[:64], labels, epochs=1)
