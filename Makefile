@@ -4,6 +4,7 @@
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
+RUN := $(or $(OODLIB_RUNS),runs)/digits
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab notebooks lint
@@ -21,8 +22,8 @@ help:
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --retries 1 --quiet host reason
-	@cat runs/digits/summary.md
-	@echo "Figures, tables, detectors and executed notebooks are in runs/digits; start with runs/digits/figures."
+	@cat $(RUN)/summary.md
+	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
 
 test: .venv/installed
 	python -m pytest
@@ -33,7 +34,7 @@ lab: .venv/installed
 # Committed notebooks show the digits run, so it is made first; figures/ holds what README.md shows.
 notebooks: demo
 	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
-	cp runs/digits/figures/label_mixup.png runs/digits/figures/results.png runs/digits/figures/scores_sphereface.png figures/
+	cp $(RUN)/figures/label_mixup.png $(RUN)/figures/results.png figures/
 
 lint: .venv/installed
 	ruff check .

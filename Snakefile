@@ -14,15 +14,21 @@ import shlex
 
 from snakemake.utils import min_version
 
-from oodlib.presets import HEADS, OUTLIERS, settings
+from oodlib.errors import choice
+from oodlib.presets import OUTLIERS, PRESETS, settings
 
 min_version("9.0")
 
+KEYS = ("preset", "run", "heads", "outliers", "seeds", "data", "denoiser", "mixup", "detector")
+for key in config:
+    choice("configuration", key, KEYS)
 preset = config.get("preset", "digits")
 chosen = settings(preset=preset, heads=config.get("heads"), seeds=config.get("seeds"))
 name = str(config.get("run", preset))
 run = name if os.sep in name else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), name)
 outliers = config.get("outliers", list(OUTLIERS))
+for kind in outliers:
+    choice("outliers", kind, OUTLIERS)
 
 # What a notebook prints goes to the terminal; what the kernel says about itself goes to a log, whose end is shown
 # on failure.
@@ -61,8 +67,7 @@ RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results
 
 rule all:
     input:
-        DENOISER,
-        POOL,
+        [*DENOISER, *POOL] if "label_mixup" in outliers else [],
         DETECTORS,
         CURVES,
         RESULTS,
@@ -83,6 +88,7 @@ rule train_ddpm:
     params:
         given=parameters("data", "denoiser"),
         code=code("01_train_ddpm"),
+        defaults=PRESETS[preset],
     message:
         "Training the denoiser"
     shell:
@@ -104,6 +110,7 @@ rule label_mixup:
     params:
         given=parameters("data", "mixup"),
         code=code("02_label_mixup"),
+        defaults=PRESETS[preset],
     message:
         "Drawing the outlier pool"
     shell:
@@ -115,7 +122,7 @@ rule train_detector:
         ancient("notebooks/03_train_detector.ipynb"),
         lambda w: f"{run}/outliers/pool.npz" if w.outliers == "label_mixup" else [],
     output:
-        # A seed whose files are all there with the same settings is kept by the notebook, hence `update`.
+        # The notebook keeps a seed whose files are all there, made with the same settings; hence `update`.
         update(DETECTOR_FILES),
     log:
         notebook=f"{run}/notebooks/03_train_detector-{{head}}-{{outliers}}.ipynb",
@@ -125,6 +132,7 @@ rule train_detector:
             "data", "detector", head=w.head, outliers=w.outliers, seeds=list(chosen.seeds)
         ),
         code=code("03_train_detector"),
+        defaults=PRESETS[preset],
     message:
         "Training {wildcards.head}, outliers: {wildcards.outliers}, a detector for each of seeds {chosen.seeds}"
     shell:

@@ -6,7 +6,7 @@ The in-distribution (ID) set is scikit-learn's handwritten digits, classes 0 to 
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,17 +64,35 @@ def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] 
     if source == "digits":
         found = _split(_digits(range(8)), split)
     elif source in OOD_SETS:
-        if split != "test":
+        if split not in ("test", "all"):
             raise InputError(f"{source} is an OOD test set and has no split {split!r}")
         found = ImageSet(OOD_SETS[source](image_shape), None, ())
     else:
         choice("split", split, (*SPLITS, "all"))
         found = _own(source, image_shape)
+        if found.labels is None and split in ("train", "val"):
+            raise InputError(
+                f"{source} has no labels to train on; give a folder with a sub-folder a class, or labels"
+            )
         if found.labels is not None and split != "all":
             found = _split(found, split)
     if found.images.shape[1:] != tuple(image_shape):
-        raise InputError(f"{source} has images of shape {found.images.shape[1:]}, expected {image_shape}")
+        raise InputError(
+            f"{source} has images of shape {found.images.shape[1:]}, expected {tuple(image_shape)}; "
+            "choose other sets or another image_shape (noise is made at any)"
+        )
     return found
+
+
+def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 1)) -> dict[str, np.ndarray]:
+    """The whole of each OOD set, uint8 (N, H, W, C), by the name that tables and figures call it."""
+    sets = {}
+    for source in sources:
+        name = display_name(source)
+        if name in sets:
+            raise InputError(f"two OOD sets are called {name}; rename the folder or file of one")
+        sets[name] = load(source, "all", image_shape=image_shape).images
+    return sets
 
 
 def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:

@@ -119,10 +119,15 @@ def paper_table(results: pd.DataFrame) -> pd.DataFrame:
 def change_table(results: pd.DataFrame) -> pd.DataFrame:
     """What outlier exposure changes, in percentage points with a 95 % interval over seeds, for each head."""
     changes = paired_change(seed_means(results), [*METRICS, "id_accuracy"], ["head"])
-    cell = changes.apply(
-        lambda r: f"{100 * r['change']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}]", axis=1
-    )
-    table = changes.assign(cell=cell).pivot_table("cell", "head", "metric", aggfunc="first", sort=False)
+
+    def cell(row: pd.Series) -> str:
+        interval = f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]" if row["seeds"] > 1 else ""
+        return f"{100 * row['change']:+.1f}{interval}"
+
+    if changes.empty:
+        return changes
+    table = changes.assign(cell=changes.apply(cell, axis=1))
+    table = table.pivot_table("cell", "head", "metric", aggfunc="first", sort=False)
     return table.rename(columns=NAMES).reset_index()
 
 
@@ -130,14 +135,14 @@ def write_summary(path: Path, results: pd.DataFrame) -> None:
     """Write the three tables as Markdown, atomically."""
     seeds = results["seed"].nunique()
     parts = [
-        f"# Results: {results['preset'].iloc[0]}, {seeds} seed{'s' if seeds > 1 else ''}",
+        f"# Results with the {results['preset'].iloc[0]} preset, {seeds} seed{'s' if seeds > 1 else ''}",
         "Each head by its own score (softmax: maximum softmax probability, others: maximum cosine). Mean over the\n"
         f"OOD sets ({', '.join(results['ood_set'].unique())}), in percent, ± standard deviation over seeds.",
-        summary_table(results).to_markdown(index=False),
+        summary_table(results).to_markdown(index=False, disable_numparse=True),
         "Change from outlier exposure, in percentage points, paired by seed, with its 95 % interval over seeds:",
-        change_table(results).to_markdown(index=False),
+        change_table(results).to_markdown(index=False, disable_numparse=True),
         "AUROC / AUPR-In / AUPR-Out in percent, mean over seeds:",
-        paper_table(results).to_markdown(index=False),
+        paper_table(results).to_markdown(index=False, disable_numparse=True),
     ]
     with atomic(path) as part:
         part.write_text("\n\n".join(parts) + "\n")

@@ -82,8 +82,7 @@ def pair_weights(
 def make_scheduler(denoiser: Denoiser, name: str):
     """One of `SCHEDULERS` with the denoiser's noise schedule and trailing time steps (arXiv 2305.08891)."""
     choice("scheduler", name, SCHEDULERS)
-    spacing = {} if name == "ddpm" else {"timestep_spacing": "trailing"}
-    return SCHEDULERS[name].from_config(denoiser.noise_scheduler.config, **spacing)
+    return SCHEDULERS[name].from_config(denoiser.noise_scheduler.config, timestep_spacing="trailing")
 
 
 def initial_noise(shape: tuple[int, ...], random: Sequence[torch.Generator], init: str = "normal") -> Tensor:

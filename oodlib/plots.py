@@ -47,7 +47,7 @@ def styled(plot: Callable[..., Figure]) -> Callable[..., Figure]:
 
 @styled
 def image_grid(
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     title: str,
     *,
     column_titles: Sequence[str] = (),
@@ -56,13 +56,15 @@ def image_grid(
     """A grid of images.
 
     Args:
-        images: uint8 (rows, columns, H, W, C).
+        images: The rows, each uint8 (N, H, W, C); a row with fewer images than the longest ends in white.
         title: What the figure shows.
     """
-    rows, columns, height, width, channels = images.shape
+    rows, columns = len(images), max(len(row) for row in images)
+    height, width, channels = images[0].shape[1:]
     gap = max(1, height // 16)
     sheet = np.full((rows, height + gap, columns, width + gap, channels), 255, np.uint8)
-    sheet[:, :height, :, :width] = images.transpose(0, 2, 1, 3, 4)
+    for i, row in enumerate(images):
+        sheet[i, :height, : len(row), :width] = row.transpose(1, 0, 2, 3)
     sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
     cell = 0.55
     figure = Figure(
@@ -144,7 +146,7 @@ def score_distributions(
         grid[-1, column].set_xlabel(xlabel)
     figure.suptitle(title)
     handles = [figure.axes[0].patches[i] for i in (0, 1)] + [figure.axes[0].lines[0]]
-    names = ["ID test", "OOD set", "threshold: 95 % of ID validation accepted"]
+    names = ["ID test", "OOD set", "threshold, from ID validation images"]
     figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 
@@ -186,7 +188,7 @@ def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
     """
 
     def table(column: str) -> pd.DataFrame:
-        wide = 100 * changes.pivot_table(column, "head", "ood_set", sort=False)
+        wide = 100 * changes.set_index(["head", "ood_set"])[column].unstack(sort=False)
         return wide.rename(index=label, columns=label)
 
     change = table("change")
@@ -210,7 +212,7 @@ def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
         axes.tick_params(length=0)
         axes.tick_params("x", rotation=40)
         axes.set_xticklabels(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
-    for text, bold in zip(panels[2].texts, certain.to_numpy().ravel(), strict=True):
+    for text, bold in zip(panels[2].texts, certain.to_numpy()[change.notna().to_numpy()], strict=True):
         text.set_fontweight("bold" if bold else "normal")
     figure.suptitle(title)
     return figure

@@ -16,6 +16,7 @@ from typing import Any
 from oodlib.errors import InputError
 
 HEADS = ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface")
+MARGIN_HEADS = ("arcface", "cosface", "sphereface")
 OUTLIERS = ("none", "label_mixup")
 
 Rule = Callable[[str, Any], Any]
@@ -67,8 +68,8 @@ def _choice(*known: str) -> Rule:
     return check
 
 
-def _list(item: Rule, length: int | None = None) -> Rule:
-    """A list of distinct items where `length` is None; `-p seeds '[0]'` arrives as text and is read as JSON."""
+def _list(item: Rule, distinct: bool = False) -> Rule:
+    """A list; `-p seeds '[0]'` arrives as text and is read as JSON."""
 
     def check(name: str, value: object) -> tuple:
         given = value
@@ -79,14 +80,25 @@ def _list(item: Rule, length: int | None = None) -> Rule:
                 raise _reject(name, given, 'a list, such as [0, 1] or ["a", "b"]') from None
         if not isinstance(value, list | tuple) or not value:
             raise _reject(name, given, "a list that is not empty")
-        if length is not None and len(value) != length:
-            raise _reject(name, given, f"a list of {length}")
         found = tuple(item(f"{name}[{i}]", entry) for i, entry in enumerate(value))
-        if length is None and len(set(found)) < len(found):
+        if distinct and len(set(found)) < len(found):
             raise _reject(name, given, "a list without repetitions")
         return found
 
     return check
+
+
+def _multiple_of_8(name: str, value: object) -> int:
+    if type(value) is not int or value < 8 or value % 8:
+        raise _reject(name, value, "a multiple of 8")
+    return value
+
+
+def _image_shape(name: str, value: object) -> tuple[int, ...]:
+    shape = _list(_integer(1))(name, value)
+    if len(shape) != 3 or shape[0] != shape[1] or shape[0] % 8 or shape[2] not in (1, 3):
+        raise _reject(name, value, "[size, size, channels] with size a multiple of 8 and 1 or 3 channels")
+    return shape
 
 
 def _optional(rule: Rule) -> Rule:
@@ -105,15 +117,15 @@ class Settings:
     run: str = _setting(_text)
 
     id_data: str = _setting(_text)
-    image_shape: tuple[int, int, int] = _setting(_list(_integer(1, 1024), length=3))
-    ood_sets: tuple[str, ...] = _setting(_list(_text))
+    image_shape: tuple[int, int, int] = _setting(_image_shape)
+    ood_sets: tuple[str, ...] = _setting(_list(_text, distinct=True))
     flip: bool = _setting(_flag)
 
     seed: int = _setting(_integer(0))
     denoiser_steps: int = _setting(_integer(1))
     denoiser_batch_size: int = _setting(_integer(1))
     denoiser_learning_rate: float = _setting(_number(0, 1, open_low=True))
-    block_out_channels: tuple[int, ...] = _setting(_list(_integer(8)))
+    block_out_channels: tuple[int, ...] = _setting(_list(_multiple_of_8))
     layers_per_block: int = _setting(_integer(1, 8))
     prediction_type: str = _setting(_choice("v_prediction", "epsilon"))
     label_dropout: float = _setting(_number(0, 0.9))
@@ -128,13 +140,13 @@ class Settings:
     init: str = _setting(_choice("normal", "uniform"))
 
     head: str = _setting(_choice(*HEADS))
-    heads: tuple[str, ...] = _setting(_list(_choice(*HEADS)))
+    heads: tuple[str, ...] = _setting(_list(_choice(*HEADS), distinct=True))
     scale: float | None = _setting(_optional(_number(0, 1000, open_low=True)))
     margin: float | None = _setting(_optional(_number(0, 10)))
     outliers: str = _setting(_choice(*OUTLIERS))
     outlier_weight: float = _setting(_number(0, 100))
     outlier_batch_size: int = _setting(_integer(1))
-    seeds: tuple[int, ...] = _setting(_list(_integer(0)))
+    seeds: tuple[int, ...] = _setting(_list(_integer(0), distinct=True))
     backbone: str = _setting(_choice("resnet_small", "resnet18", "resnet50"))
     epochs: float = _setting(_number(0, 100_000, open_low=True))
     batch_size: int = _setting(_integer(2))
@@ -210,17 +222,33 @@ def settings(**given: Any) -> Settings:
     for name in given:
         if name not in known:
             raise InputError(f"parameter {name!r} is not known{_suggest(name, known)}")
-    preset = given.get("preset") or "digits"
-    values = {"preset": preset, "run": preset, **PRESETS.get(preset, PRESETS["digits"])}
+    preset = _choice(*PRESETS)("preset", given.get("preset") or "digits")
+    values = {"preset": preset, "run": preset, **PRESETS[preset]}
     values |= {name: value for name, value in given.items() if value is not None}
-    return Settings(**{f.name: f.metadata["rule"](f.name, values[f.name]) for f in fields(Settings)})
+    checked = Settings(**{f.name: f.metadata["rule"](f.name, values[f.name]) for f in fields(Settings)})
+    _check_together(checked)
+    return checked
+
+
+def _check_together(s: Settings) -> None:
+    """What is right by itself and wrong together."""
+    if s.head_options and s.head not in MARGIN_HEADS:
+        raise InputError(f"{s.head} has no {' and '.join(s.head_options)}; {', '.join(MARGIN_HEADS)} have")
+    if s.head == "sphereface" and s.margin is not None and s.margin < 1:
+        raise InputError(f"margin = {s.margin}; SphereFace multiplies the angle by it, expected 1 or more")
+    halvings = len(s.block_out_channels) - 1
+    if s.image_shape[0] % 2**halvings:
+        raise InputError(
+            f"block_out_channels = {list(s.block_out_channels)} halves the image {halvings} times, "
+            f"which a size of {s.image_shape[0]} does not allow; give fewer levels"
+        )
 
 
 def from_notebook(namespace: dict[str, Any]) -> Settings:
     """Checked settings from a notebook's `globals()`, called in the cell after its parameters.
 
     Papermill writes the parameters that it was given into a cell of their own after the notebook's, and only
-    warns of names that the notebook does not have; here they are an error.
+    warns of names that the notebook does not have; here they are an error, and so are names misspelt by hand.
     """
     cells = [cell for cell in namespace.get("In", []) if cell.strip()]
     injected = [i for i, cell in enumerate(cells) if re.match(r"#\s*Parameters\b", cell)]
@@ -233,6 +261,10 @@ def from_notebook(namespace: dict[str, Any]) -> Settings:
                     f"this notebook takes {', '.join(declared)}"
                 )
     names = [f.name for f in fields(Settings)]
+    by_hand = [name for cell in cells for name in _assigned(cell) if "preset" in _assigned(cell)]
+    for name in by_hand:
+        if name not in names:
+            raise InputError(f"parameter {name!r} is not known{_suggest(name, names)}")
     return settings(**{name: namespace[name] for name in names if name in namespace})
 
 

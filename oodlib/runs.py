@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from oodlib.errors import InputError
+from oodlib.presets import PRESETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,6 +69,7 @@ class Run:
     """
 
     def __init__(self, name: str):
+        self.name = name
         is_path = os.sep in name or name in (".", "..")
         self.folder = Path(name).expanduser() if is_path else root() / name
         self.denoiser = self.folder / "denoiser"
@@ -85,12 +87,14 @@ class Run:
         """The folder of one detector: its weights, settings, per-image scores and metrics."""
         return self.detectors / f"{head}-{outliers}" / f"seed{seed}"
 
-    def require(self, path: Path, notebook: str) -> Path:
-        """`path`, if it is there; else an error that names the notebook which makes it."""
+    def require(self, path: Path, notebook: str, **parameters: object) -> Path:
+        """`path`, if it is there; else an error that names the notebook which makes it, with these parameters."""
         if not path.exists():
+            given = {} if self.name in PRESETS else {"run": self.name}
+            options = "".join(f" -p {name} {value}" for name, value in {**given, **parameters}.items())
             raise InputError(
                 f"{str(path).removeprefix('../')} is not there; make it with notebook {notebook}: open it and run "
-                f"all cells, or type: papermill notebooks/{notebook}.ipynb {self}/{notebook}.ipynb"
+                f"all cells, or type: papermill notebooks/{notebook}.ipynb out.ipynb{options}"
             )
         return path
 
@@ -101,7 +105,9 @@ class Run:
         of another attempt. `finish` sets it.
         """
         mark = folder / "settings.json"
-        if mark.is_file() and json.loads(mark.read_text()) == json.loads(json.dumps(settings)):
+        made = json.loads(mark.read_text()) if mark.is_file() else {"settings": None, "files": []}
+        is_whole = all((folder / file).is_file() for file in made["files"])
+        if is_whole and made["settings"] == json.loads(json.dumps(settings)):
             print(
                 f"{str(folder).removeprefix('../')} was made with these settings and is kept; delete it to redo it"
             )
@@ -110,15 +116,28 @@ class Run:
         return True
 
     def finish(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Mark the step in `folder` as done with these settings: the last file to be written."""
-        write_json(folder / "settings.json", settings)
+        """Mark the step in `folder`, with all files in it, as done with these settings: the last file written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+        write_json(folder / "settings.json", {"settings": settings, "files": files})
 
     def tables(self, name: str) -> pd.DataFrame:
-        """All detectors' tables of that name, `metrics` or `scores`, as one."""
-        files = sorted(self.detectors.glob(f"*/seed*/{name}.csv"))
-        if not files:
-            self.require(self.detectors / f"*/seed*/{name}.csv", "03_train_detector")
-        return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+        """The tables of that name, `metrics` or `scores`, of all finished detectors, as one."""
+        marks = sorted(self.detectors.glob("*/seed*/settings.json"))
+        if not marks:
+            self.require(self.detectors / "*" / "seed*" / f"{name}.csv", "03_train_detector")
+        return pd.concat([pd.read_csv(mark.with_name(f"{name}.csv")) for mark in marks], ignore_index=True)
+
+    def unequal_settings(self) -> dict[str, list]:
+        """Settings in which this run's detectors differ although a comparison wants them equal, by name."""
+        values: dict[str, list] = {}
+        for mark in sorted(self.detectors.glob("*/seed*/settings.json")):
+            made = json.loads(mark.read_text())["settings"]
+            made[f"images ({made['outliers']})"] = made.pop("images")
+            for name in made.keys() - {"head", "outliers", "scale", "margin"}:
+                if made[name] not in values.setdefault(name, []):
+                    values[name].append(made[name])
+        return {name: found for name, found in sorted(values.items()) if len(found) > 1}
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Save a figure as `figures/<name>.png` and return it, so that a notebook shows it too."""

@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
-from oodlib.data import LETTERS, OOD_SETS, SPLITS, display_name, fit_picture, load
+from oodlib.data import LETTERS, OOD_SETS, SPLITS, display_name, fit_picture, load, load_ood
 from oodlib.errors import InputError
 
 CHECKSUMS = {"train": "604e09fd95b1a2af", "val": "ab55b1d20d41b866", "test": "53a939b14761c88b"}
@@ -157,7 +157,7 @@ def test_letters_fill_much_of_their_frame(ood_sets):
     assert lit_rows.min() >= 5
 
 
-@pytest.mark.parametrize("split", ["train", "val", "all"])
+@pytest.mark.parametrize("split", ["train", "val"])
 def test_ood_set_has_no_other_split(split):
     with pytest.raises(InputError, match=f"uniform is an OOD test set and has no split '{split}'"):
         load("uniform", split)
@@ -314,6 +314,24 @@ def test_npz_in_rgb_has_its_shape(npz):
 def test_bad_npz_is_refused(npz, arrays, told):
     with pytest.raises(InputError, match=told):
         load(npz(**arrays))
+
+
+def test_ood_sets_are_loaded_whole_under_their_names(tmp_path):
+    np.savez(tmp_path / "mine.npz", images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 2)
+    sets = load_ood(["letters", str(tmp_path / "mine.npz")])
+    assert {name: len(images) for name, images in sets.items()} == {"letters": 1000, "mine": 40}
+
+
+def test_two_ood_sets_of_one_name_are_refused(tmp_path):
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(InputError, match="two OOD sets are called letters"):
+        load_ood(["letters", str(tmp_path / "letters")])
+
+
+def test_training_data_needs_labels(tmp_path):
+    np.savez(tmp_path / "bare.npz", images=np.zeros((40, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="has no labels to train on"):
+        load(str(tmp_path / "bare.npz"), "train")
 
 
 def test_an_npz_that_cannot_be_read_is_named(tmp_path):

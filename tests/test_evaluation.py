@@ -97,4 +97,8 @@ def test_the_papers_table_has_three_metrics_in_a_cell():
 def test_the_summary_is_written_whole(tmp_path):
     evaluation.write_summary(tmp_path / "summary.md", results(none=[0.8, 0.9], label_mixup=[0.9, 0.9]))
     text = (tmp_path / "summary.md").read_text()
-    assert text.startswith("# Results: digits, 2 seeds") and "+5.0 [" in text and "85.0 / 80.0 / 70.0" in text
+    assert (
+        text.startswith("# Results with the digits preset, 2 seeds")
+        and "+5.0 [" in text
+        and "85.0 / 80.0 / 70.0" in text
+    )

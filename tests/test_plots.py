@@ -37,6 +37,22 @@ def test_an_image_grid_shows_each_image_in_its_place():
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
 
 
+def test_rows_of_an_image_grid_may_be_unequal():
+    rows = [np.zeros((3, 8, 8, 1), np.uint8), np.zeros((1, 8, 8, 1), np.uint8)]
+    sheet = plots.image_grid(rows, "title").axes[0].images[0].get_array()
+    assert sheet[:8, 18:].max() == 0 and sheet[9:, 9:].min() == 255
+
+
+def test_one_seed_has_no_bold_changes():
+    changes = pd.DataFrame(
+        {"head": ["arcface"], "ood_set": ["letters"], "none": [0.9], "label_mixup": [0.95]}
+        | {"change": [0.05], "low": [np.nan], "high": [np.nan]}
+    )
+    assert [text.get_fontweight() for text in plots.results_heatmap(changes, "title").axes[2].texts] == [
+        "normal"
+    ]
+
+
 def test_an_image_grid_takes_colour():
     assert rendered(plots.image_grid(np.full((1, 2, 32, 32, 3), 9, np.uint8), "colour"))
 

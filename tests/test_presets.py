@@ -49,7 +49,11 @@ def test_the_run_is_named_after_the_preset():
         ("seeds", 3, "a list"),
         ("tpr", 95, "from 0.5 to 1"),
         ("run", "", "not empty"),
-        ("image_shape", [8, 8], "a list of 3"),
+        ("image_shape", [8, 8], "[size, size, channels]"),
+        ("image_shape", [9, 9, 1], "multiple of 8"),
+        ("image_shape", [8, 8, 2], "1 or 3 channels"),
+        ("block_out_channels", [12, 24], "a multiple of 8"),
+        ("preset", ["digits"], "one of digits"),
         ("num_inference_steps", 1001, "from 1 to 1000"),
         ("margin", -0.1, "from 0 to 10"),
     ],
@@ -90,6 +94,29 @@ def test_an_unknown_injected_parameter_is_refused():
 def test_a_setting_of_another_notebook_is_refused_too():
     namespace = {"In": ["", PARAMETER_CELL, "# Parameters\nepochs = 3\n"], "epochs": 3}
     with pytest.raises(InputError, match="'epochs' is not known"):
+        presets.from_notebook(namespace)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"head": "softmax", "scale": 16}, "softmax has no scale; arcface, cosface, sphereface have"),
+        ({"head": "sphereface", "margin": 0.5}, "expected 1 or more"),
+        ({"block_out_channels": [8, 8, 8, 8, 8]}, "give fewer levels"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        presets.settings(**given)
+
+
+def test_levels_of_equal_width_are_allowed():
+    assert presets.settings(block_out_channels=[64, 64]).block_out_channels == (64, 64)
+
+
+def test_a_name_misspelt_in_the_parameter_cell_is_refused():
+    namespace = {"In": ["", PARAMETER_CELL + "\nepohcs = 3"], "epohcs": 3}
+    with pytest.raises(InputError, match=r"'epohcs' is not known \(did you mean 'epochs'\?\)"):
         presets.from_notebook(namespace)
 
 

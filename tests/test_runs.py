@@ -199,12 +199,37 @@ def test_fingerprint_does_not_depend_on_the_order_in_memory():
     assert fingerprint(np.asfortranarray(array)) == fingerprint(array)
 
 
-def test_tables_are_those_of_all_detectors(run):
-    for head, seed in (("arcface", 0), ("arcface", 1), ("softmax", 0)):
-        write_csv(
-            run.detector(head, "none", seed) / "metrics.csv", pd.DataFrame({"head": [head], "seed": [seed]})
-        )
+def finish_detector(run, head, seed, **settings):
+    folder = run.detector(head, "none", seed)
+    write_csv(folder / "metrics.csv", pd.DataFrame({"head": [head], "seed": [seed]}))
+    run.finish(folder, {"head": head, "outliers": "none", "images": "abc", "epochs": 20} | settings)
+
+
+def test_tables_are_those_of_finished_detectors(run):
+    for head, seed in (("arcface", 0), ("arcface", 1), ("softmax", 0), ("adacos", 0)):
+        finish_detector(run, head, seed)
+    (run.detector("adacos", "none", 0) / "settings.json").unlink()
     assert run.tables("metrics").to_numpy().tolist() == [["arcface", 0], ["arcface", 1], ["softmax", 0]]
+
+
+def test_detectors_of_unequal_settings_are_told(run):
+    finish_detector(run, "arcface", 0)
+    finish_detector(run, "arcface", 1, epochs=40, images="abd")
+    finish_detector(run, "softmax", 0, scale=3)
+    assert run.unequal_settings() == {"epochs": [20, 40], "images (none)": ["abc", "abd"]}
+
+
+def test_a_step_with_a_missing_file_must_be_made_again(run):
+    finish_detector(run, "arcface", 0)
+    made_with = {"head": "arcface", "outliers": "none", "images": "abc", "epochs": 20}
+    assert not run.must_make(run.detector("arcface", "none", 0), made_with)
+    (run.detector("arcface", "none", 0) / "metrics.csv").unlink()
+    assert run.must_make(run.detector("arcface", "none", 0), made_with)
+
+
+def test_the_command_for_missing_input_names_run_and_parameters(tmp_path):
+    with pytest.raises(InputError, match=r"03\.ipynb out\.ipynb -p run mine -p head softmax$"):
+        Run("mine").require(tmp_path / "nothing", "03", head="softmax")
 
 
 def test_no_tables_are_an_error_that_names_the_notebook(run):

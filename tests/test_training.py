@@ -11,6 +11,8 @@ from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.errors import InputError
 from oodlib.heads import HEADS, uniform_cross_entropy
+from oodlib.presets import PRESETS
+from oodlib.presets import settings as presets_settings
 from oodlib.seeds import generator
 from oodlib.training import Progress, augment, batches, ema_with_warmup, fit_denoiser, fit_detector
 
@@ -370,3 +372,15 @@ def test_labels_that_do_not_fit_are_refused_on_one_line(labels):
     detector = Detector("resnet_small", "softmax", TRAIN.class_names, (8, 8, 1), [0.3], [0.4])
     with pytest.raises(InputError, match="expected one for each of 64 images, from 0 to 7"):
         fit_detector(detector, TRAIN.images[:64], labels, epochs=1)
+
+
+@pytest.mark.parametrize("seed", PRESETS["digits"]["seeds"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_trains_to_97_percent_with_the_presets_settings(head, seed):
+    settings, test = presets_settings(), load("digits", "test")
+    mean, std = (TRAIN.images / 255).mean(), (TRAIN.images / 255).std()
+    detector = Detector(settings.backbone, head, TRAIN.class_names, (8, 8, 1), [mean], [std], seed=seed)
+    options = settings.only("epochs", "batch_size", "learning_rate", "weight_decay", "flip")
+    fit_detector(detector, TRAIN.images, TRAIN.labels, seed=seed, **options)
+    detector.fit_scores(TRAIN.images, TRAIN.labels, load("digits", "val").images)
+    assert (detector.predict(test.images).classes == test.labels).mean() >= 0.97
