@@ -2,7 +2,8 @@
 # Everything works without make too: see README.md.
 
 PYTHON ?= python3
-CORES ?= all
+# Each core runs a notebook of about 0.9 GiB; make demo CORES=16 where there is memory for it.
+CORES ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count()))')
 BIN := .venv/bin
 RUN := $(or $(OODLIB_RUNS),runs)/digits
 export PATH := $(CURDIR)/$(BIN):$(PATH)
