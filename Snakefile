@@ -23,7 +23,10 @@ KEYS = ("preset", "run", "heads", "outliers", "seeds", "data", "denoiser", "mixu
 for key in config:
     choice("configuration", key, KEYS)
 preset = config.get("preset", "digits")
-chosen = settings(preset=preset, heads=config.get("heads"), seeds=config.get("seeds"))
+seeds = config.get("seeds")
+if isinstance(seeds, list):  # on the command line Snakemake reads the numbers of a list as text
+    seeds = [int(seed) if str(seed).isdigit() else seed for seed in seeds]
+chosen = settings(preset=preset, heads=config.get("heads"), seeds=seeds)
 name = str(config.get("run", preset))
 run = name if os.sep in name else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), name)
 outliers = config.get("outliers", list(OUTLIERS))

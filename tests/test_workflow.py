@@ -98,6 +98,18 @@ def test_an_unknown_head_is_refused_before_anything_runs(tmp_path):
     assert done.returncode != 0 and "one of softmax" in done.stdout + done.stderr
 
 
+def test_heads_and_seeds_are_taken_from_the_command_line(tmp_path):
+    chosen = ("--config", "run=mine", "heads=[softmax,arcface]", "seeds=[0,1,2,3,4]")
+    done = Workflow(tmp_path)("--dry-run", *chosen, config={})
+    assert jobs(done.stdout)["train_detector"] == 4
+    assert "runs/mine/detectors/arcface-none/seed4/metrics.csv" in done.stdout
+
+
+def test_an_unknown_configuration_key_is_refused(tmp_path):
+    done = Workflow(tmp_path)("--dry-run", config={"head": "softmax"})
+    assert done.returncode != 0 and "configuration 'head' is not known" in done.stdout + done.stderr
+
+
 def test_the_digits_preset_plans_twelve_detector_rows(tmp_path):
     assert len(PRESETS["digits"]["heads"]) == 6
     planned = jobs(Workflow(tmp_path)("--dry-run", config={}).stdout)
