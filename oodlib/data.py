@@ -98,6 +98,8 @@ def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 
 def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
     """A picture of any size, centre-cropped and scaled to `image_shape` and turned grey or RGB; uint8."""
     height, width, channels = image_shape
+    if picture.mode.startswith("I;16"):  # which Pillow would clip to 255, not scale
+        picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
     picture = picture.convert("L" if channels == 1 else "RGB")
     return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BOX)).reshape(image_shape)
 

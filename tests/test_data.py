@@ -344,3 +344,8 @@ def test_labels_with_a_gap_are_refused(tmp_path):
     np.savez(tmp_path / "gap.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.array([0, 0, 2]))
     with pytest.raises(InputError, match=r"skip \[1\]; number the classes from 0 without gaps"):
         load(str(tmp_path / "gap.npz"), "all")
+
+
+def test_a_16_bit_grey_picture_is_scaled_not_clipped(tmp_path):
+    Image.fromarray(np.full((8, 8), 128 * 256 + 77, np.uint16)).save(tmp_path / "deep.png")
+    assert load(str(tmp_path), "all").images.tolist() == np.full((1, 8, 8, 1), 128).tolist()
