@@ -145,12 +145,10 @@ class Detector(nn.Module):
         self.whitening, self.whitened_means = fitted.whitening, fitted.means
         self.thresholds = {name: threshold_at_tpr(s, tpr) for name, s in self.all_scores(val_images).items()}
 
-    def all_scores(self, images: Any) -> dict[str, np.ndarray]:
-        """Every score in `scores.SCORES` of N images, each float64 (N,)."""
-        return self._scores(self.all_features(images))
-
     @torch.inference_mode()
-    def _scores(self, features: Tensor) -> dict[str, np.ndarray]:
+    def classify(self, images: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Class indices of N images, int64 (N,), and every score in `scores.SCORES`, each float64 (N,)."""
+        features = self.all_features(images)
         with evaluating(self.head):
             logits = self.head.logits(features)
         found = (
@@ -159,7 +157,13 @@ class Detector(nn.Module):
             max_cosine(features, self.head.weight),
             Mahalanobis(self.whitening, self.whitened_means)(features),
         )
-        return {name: s.cpu().numpy() for name, s in zip(SCORES, found, strict=True)}
+        return logits.argmax(-1).cpu().numpy(), {
+            n: s.cpu().numpy() for n, s in zip(SCORES, found, strict=True)
+        }
+
+    def all_scores(self, images: Any) -> dict[str, np.ndarray]:
+        """Every score in `scores.SCORES` of N images, each float64 (N,)."""
+        return self.classify(images)[1]
 
     def score(self, images: Any, score: str | None = None) -> np.ndarray:
         """Score N images, larger = more in-distribution; float64 (N,).
@@ -180,11 +184,8 @@ class Detector(nn.Module):
         name = self._score_name(score)
         if name not in self.thresholds:
             raise InputError("this detector has no threshold yet; call fit_scores after training it")
-        features = self.all_features(images)
-        with torch.inference_mode(), evaluating(self.head):
-            classes = self.head.logits(features).argmax(-1).cpu().numpy()
-        scores = self._scores(features)[name]
-        return Prediction(classes, scores < self.thresholds[name], scores)
+        classes, scores = self.classify(images)
+        return Prediction(classes, scores[name] < self.thresholds[name], scores[name])
 
     def _score_name(self, score: str | None) -> str:
         choice("score", score, (None, *SCORES))

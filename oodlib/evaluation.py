@@ -37,9 +37,11 @@ def score_table(detector: Detector, sets: Mapping[str, np.ndarray]) -> pd.DataFr
     """
     tables = []
     for name, images in sets.items():
-        predicted = np.array(detector.class_names)[detector.predict(images).classes]
-        columns = {"set": name, "index": np.arange(len(images)), "predicted": predicted}
-        tables.append(pd.DataFrame({**columns, **detector.all_scores(images)}))
+        classes, scores = detector.classify(images)
+        predicted = np.array(detector.class_names)[classes]
+        tables.append(
+            pd.DataFrame({"set": name, "index": np.arange(len(images)), "predicted": predicted, **scores})
+        )
     return pd.concat(tables, ignore_index=True)
 
 

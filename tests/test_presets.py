@@ -133,11 +133,9 @@ def test_choices_agree_with_the_modules_that_they_name():
         ("scheduler", mixup.SCHEDULERS),
         ("backbone", detector.BACKBONES),
     ]:
-        assert [value for value in known if rules[name](name, value) != value] == []
-        with pytest.raises(
-            InputError, match=f"one of {', '.join(sorted(known))}".replace("+", r"\+") + "|one of"
-        ):
+        with pytest.raises(InputError) as error:
             rules[name](name, "other")
+        assert str(error.value).split("one of ")[1].split(", ") == list(known)
 
 
 def test_checking_parameters_needs_no_heavy_import():
