@@ -105,6 +105,7 @@ def test_a_loss_curve_and_a_histogram_are_drawn():
 
 
 def test_plots_leave_matplotlibs_settings_alone(scores):
-    before = dict(matplotlib.rcParams)
-    plots.roc_curves(scores, "title")
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 7, "figure.dpi": 33}):
+        before = dict(matplotlib.rcParams)
+        plots.roc_curves(scores, "title")
+        assert dict(matplotlib.rcParams) == before
