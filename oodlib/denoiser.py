@@ -104,8 +104,9 @@ class Denoiser(nn.Module):
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Denoiser":
         """Read a denoiser that `save` wrote; it comes in evaluation mode."""
         folder = Path(folder)
-        if not (folder / "denoiser.json").is_file():
-            raise InputError(f"{folder} holds no denoiser.json; train one with notebook 01_train_ddpm")
+        for name in ("denoiser.json", "denoiser.safetensors"):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder} holds no {name}; train one with notebook 01_train_ddpm")
         denoiser = cls(**json.loads((folder / "denoiser.json").read_text()))
         denoiser.load_state_dict(load_file(folder / "denoiser.safetensors"))
         return denoiser.to(device).eval()

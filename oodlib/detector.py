@@ -147,7 +147,10 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def classify(self, images: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Class indices of N images, int64 (N,), and every score in `scores.SCORES`, each float64 (N,)."""
+        """Class probabilities of N images, float64 (N, C), and every score in `scores.SCORES`, each float64 (N,).
+
+        The predicted class is the one with the highest probability.
+        """
         features = self.all_features(images)
         with evaluating(self.head):
             logits = self.head.logits(features)
@@ -157,9 +160,8 @@ class Detector(nn.Module):
             max_cosine(features, self.head.weight),
             Mahalanobis(self.whitening, self.whitened_means)(features),
         )
-        return logits.argmax(-1).cpu().numpy(), {
-            n: s.cpu().numpy() for n, s in zip(SCORES, found, strict=True)
-        }
+        scores = {name: score.cpu().numpy() for name, score in zip(SCORES, found, strict=True)}
+        return logits.double().softmax(-1).cpu().numpy(), scores
 
     def all_scores(self, images: Any) -> dict[str, np.ndarray]:
         """Every score in `scores.SCORES` of N images, each float64 (N,)."""
@@ -184,8 +186,8 @@ class Detector(nn.Module):
         name = self._score_name(score)
         if name not in self.thresholds:
             raise InputError("this detector has no threshold yet; call fit_scores after training it")
-        classes, scores = self.classify(images)
-        return Prediction(classes, scores[name] < self.thresholds[name], scores[name])
+        probabilities, scores = self.classify(images)
+        return Prediction(probabilities.argmax(-1), scores[name] < self.thresholds[name], scores[name])
 
     def _score_name(self, score: str | None) -> str:
         choice("score", score, (None, *SCORES))
@@ -237,8 +239,9 @@ class Detector(nn.Module):
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Detector":
         """Read a detector that `save` wrote; it comes in evaluation mode."""
         folder = Path(folder)
-        if not (folder / "detector.json").is_file():
-            raise InputError(f"{folder} holds no detector.json; train one with notebook 03_train_detector")
+        for name in ("detector.json", "detector.safetensors"):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder} holds no {name}; train one with notebook 03_train_detector")
         config = json.loads((folder / "detector.json").read_text())
         thresholds = config.pop("thresholds")
         detector = cls(**config)

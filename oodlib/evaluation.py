@@ -37,8 +37,8 @@ def score_table(detector: Detector, sets: Mapping[str, np.ndarray]) -> pd.DataFr
     """
     tables = []
     for name, images in sets.items():
-        classes, scores = detector.classify(images)
-        predicted = np.array(detector.class_names)[classes]
+        probabilities, scores = detector.classify(images)
+        predicted = np.array(detector.class_names)[probabilities.argmax(-1)]
         tables.append(
             pd.DataFrame({"set": name, "index": np.arange(len(images)), "predicted": predicted, **scores})
         )

@@ -123,7 +123,8 @@ def sample(
         guidance_scale: Classifier-free guidance (arXiv 2207.12598), `none + scale (class - none)`; 1 is off.
         init: Initial noise, `normal` or `uniform`.
         noise_index: Which noise each image starts from; equal numbers, equal noise. None for 0 to N - 1.
-        on_step: Called after each step with its number from 0 and the batch in [-1, 1] as it stands.
+        on_step: Called with 0 and the initial noise, and after each step with its number from 1 and the batch
+            (n, channels, H, W) as it stands.
 
     Returns:
         uint8 (N, H, W, channels).
@@ -150,7 +151,9 @@ def sample(
         x = x * scheduler.init_noise_sigma
         batch = batch.to(denoiser.device, x.dtype)
         extra = {"generator": random} if takes_generator else {}
-        for step, t in enumerate(scheduler.timesteps):
+        if on_step is not None:
+            on_step(0, x)
+        for step, t in enumerate(scheduler.timesteps, start=1):
             x_in = scheduler.scale_model_input(x, t)
             output = denoiser(x_in, t, batch)
             if guidance_scale != 1:

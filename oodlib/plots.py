@@ -52,12 +52,14 @@ def image_grid(
     *,
     column_titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
+    cell: float = 0.55,
 ) -> Figure:
     """A grid of images.
 
     Args:
         images: The rows, each uint8 (N, H, W, C); a row with fewer images than the longest ends in white.
         title: What the figure shows.
+        cell: Width of an image in inches.
     """
     rows, columns = len(images), max(len(row) for row in images)
     height, width, channels = images[0].shape[1:]
@@ -66,10 +68,11 @@ def image_grid(
     for i, row in enumerate(images):
         sheet[i, :height, : len(row), :width] = row.transpose(1, 0, 2, 3)
     sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
-    cell = 0.55
+    over = 0.2 + 0.25 * len(title.splitlines())
+    if len(column_titles):
+        over += 0.1 + 0.15 * max(len(text.splitlines()) for text in column_titles)
     figure = Figure(
-        figsize=(cell * columns + 0.9 * bool(row_titles), cell * rows + 0.45 + 0.25 * bool(column_titles)),
-        layout="constrained",
+        figsize=(cell * columns + 0.9 * bool(len(row_titles)), cell * rows + over), layout="constrained"
     )
     axes = figure.subplots()
     axes.imshow(sheet.squeeze(-1) if channels == 1 else sheet, cmap="gray", vmin=0, vmax=255)
@@ -104,6 +107,24 @@ def histogram(values: dict[str, np.ndarray], title: str, xlabel: str) -> Figure:
         table, x="value", hue="", stat="density", common_norm=False, element="step", ax=axes, palette=palette
     )
     axes.set(title=title, xlabel=xlabel, ylabel="density", yticks=[])
+    return figure
+
+
+@styled
+def score_histogram(id_scores: np.ndarray, ood_scores: np.ndarray, threshold: float, title: str) -> Figure:
+    """One detector's scores of ID and OOD test images and its threshold, with room for marks on the same axis."""
+    figure = Figure(figsize=(3.7, 1.5), layout="constrained")
+    axes = figure.subplots()
+    both = np.concatenate([id_scores, ood_scores])
+    # One detector may score wildly low on noise; the axis ends where 99 % of all scores are in view.
+    low, high = min(np.quantile(both, 0.01), threshold), both.max()
+    bins = np.linspace(low - 0.02 * (high - low), high + 0.02 * (high - low), 50)
+    for scores, colour in ((id_scores, ID_COLOUR), (ood_scores, OOD_COLOUR)):
+        counts, _ = np.histogram(scores.clip(bins[0], bins[-1]), bins)
+        axes.stairs(counts / max(counts.max(), 1), bins, fill=True, color=colour, alpha=0.55, lw=0)
+    axes.axvline(threshold, color="black", lw=1, ls="--")
+    axes.set(yticks=[], ylim=(0, 1.05), xlim=(bins[0], bins[-1]), title=title)
+    axes.spines["left"].set_visible(False)
     return figure
 
 

@@ -284,10 +284,17 @@ def test_any_diffusers_scheduler_serves(denoiser, kind):
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_on_step_is_called_after_each_step(denoiser, scheduler, steps):
+def test_on_step_is_called_with_the_noise_and_after_each_step(denoiser, scheduler, steps):
     calls = []
     draw(denoiser, scheduler=scheduler, num_inference_steps=steps, on_step=lambda *call: calls.append(call))
-    assert [step for step, _ in calls] == list(range(steps))
+    assert [step for step, _ in calls] == list(range(steps + 1))
+
+
+def test_first_on_step_sees_the_noise(denoiser):
+    seen = []
+    draw(denoiser, on_step=lambda _, x: seen.append(x), seed=3)
+    noise = initial_noise(seen[0].shape[1:], [generator(3, "sampling", i) for i in range(len(seen[0]))])
+    assert torch.equal(seen[0], noise)
 
 
 def test_last_on_step_sees_the_images(denoiser):

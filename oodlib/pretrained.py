@@ -1,0 +1,114 @@
+"""The small models that ship with the package, laid out as in a run's folder, and how they are made from one."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from oodlib import data, runs
+from oodlib.denoiser import Denoiser
+from oodlib.detector import Detector
+from oodlib.errors import InputError
+from oodlib.evaluation import ID_TEST, score_table
+from oodlib.presets import OUTLIERS, settings
+from oodlib.runs import Run
+
+FOLDER = Path(__file__).parent / "weights"
+
+
+def shipped(preset: str) -> Run:
+    """The models that ship for a preset: a denoiser and its default head's detector, without and with outliers.
+
+    Raises:
+        InputError: None ship for this preset, or a file is not the one that its checksum describes.
+    """
+    folder = FOLDER / preset
+    if not (folder / "SHA256SUMS").is_file():
+        raise InputError(
+            f"no models ship for preset {preset!r}; train them with notebook 01_train_ddpm: "
+            f"papermill notebooks/01_train_ddpm.ipynb out.ipynb -p preset {preset}"
+        )
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        checksum, name = line.split("  ", 1)
+        if not (folder / name).is_file() or _sha256(folder / name) != checksum:
+            raise InputError(
+                f"{name} of the models that ship for preset {preset!r} is missing or damaged; install oodlib again"
+            )
+    return Run(str(folder))
+
+
+def find(preset: str, run: str) -> Run:
+    """The run to take a trained denoiser from: the one named, or, until the preset's own run has one, what ships.
+
+    Raises:
+        InputError: There is none; the message names the notebook that trains one.
+    """
+    own = Run(run)
+    if run == preset and not (own.denoiser / "settings.json").is_file():
+        return shipped(preset)
+    own.require(own.denoiser / "settings.json", "01_train_ddpm")
+    return own
+
+
+def build(preset: str, run: Run, folder: Path) -> None:
+    """Write a run's denoiser and two of its detectors to `folder` in half precision, with checksums.
+
+    The thresholds, the Mahalanobis statistics and the scores are those of the rounded weights.
+    """
+    chosen = settings(preset=preset)
+    shutil.rmtree(folder, ignore_errors=True)
+    ship = Run(str(folder))
+
+    denoiser = Denoiser.load(run.require(run.denoiser / "settings.json", "01_train_ddpm").parent)
+    _round(denoiser)
+    denoiser.save(ship.denoiser)
+    _finish(run.denoiser, ship.denoiser)
+
+    train, val, test = (
+        data.load(chosen.id_data, split, image_shape=chosen.image_shape) for split in data.SPLITS
+    )
+    sets = {ID_TEST: test.images, **data.load_ood(chosen.ood_sets, chosen.image_shape)}
+    for outliers in OUTLIERS:
+        source, target = (r.detector(chosen.head, outliers, chosen.seed) for r in (run, ship))
+        run.require(source / "settings.json", "03_train_detector", outliers=outliers)
+        detector = Detector.load(source)
+        _round(detector)
+        detector.fit_scores(train.images, train.labels, val.images, chosen.tpr)
+        detector.save(target)
+        own_score = detector.head.default_score
+        runs.write_csv(target / "scores.csv", score_table(detector, sets)[["set", own_score]].round(5))
+        _finish(source, target)
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+@torch.no_grad()
+def _round(module: nn.Module) -> None:
+    """Round float32 weights to half precision; the Mahalanobis statistics are float64 and stay."""
+    for tensor in module.state_dict().values():
+        if tensor.dtype == torch.float32:
+            tensor.copy_(tensor.half())
+
+
+def _finish(source: Path, target: Path) -> None:
+    """Store rounded weights as half precision, and mark the copy with the settings of its source."""
+    for path in target.glob("*.safetensors"):
+        tensors = load_file(path)
+        save_file({n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}, path)
+    Run(str(target)).finish(target, json.loads((source / "settings.json").read_text())["settings"])
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    for preset in sys.argv[1:]:
+        build(preset, Run(preset), FOLDER / preset)
