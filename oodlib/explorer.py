@@ -1,7 +1,8 @@
 """The label-mixup explorer: sliders for class weights, what the denoiser draws for them, and what detectors say.
 
 Callbacks come on another thread while a cell may be running, so one lock is held from reading the sliders to
-showing what was drawn. A render always takes the newest state and is never cancelled.
+showing what was drawn. A render takes the newest state and is not cancelled; only the refinement
+at rest gives way to a new movement.
 """
 
 import base64
@@ -9,9 +10,10 @@ import html
 import io
 import json
 import random
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ipywidgets as w
@@ -24,13 +26,24 @@ from oodlib.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.mixup import MIX_MODES, SCHEDULERS
 from oodlib.presets import Settings
-from oodlib.rendering import BLEND_FRAMES, IMAGES, Drawing, Renderer, State, Verdict, find_detectors
+from oodlib.rendering import (
+    BLEND_FRAMES,
+    IMAGES,
+    Drawing,
+    Renderer,
+    State,
+    Superseded,
+    Verdict,
+    find_detectors,
+)
 from oodlib.runs import Run
 
 COLUMNS = 4
 DRAFT_STEPS = 4
-DRAFT_ABOVE_S = 0.1  # a render slower than this is drawn in few steps while a slider moves ...
+DRAFT_ABOVE_S = 0.06  # a render slower than this is drawn in few steps while a slider moves ...
 REST_S = 0.05  # ... and in full when none has moved for so long
+# Python takes its lock from a computing cell after 5 ms. An image needs it thousands of times: 60 ms become 10 s.
+SWITCH_INTERVAL_S = 1e-5
 TABS = ("Blend", "Denoising", "Pairs", "Export")
 
 CSS = f"""<style>
@@ -128,6 +141,7 @@ class Explorer:
         self._arranging: int | None = None  # the thread that sets several widgets as one
         self._drawn: State | None = None
         self._is_draft = False
+        self._is_newer = threading.Event()  # set while a change waits for the lock
         self._seconds = 0.0
         self._timer: threading.Timer | None = None
         self._drawing: Drawing | None = None
@@ -135,6 +149,8 @@ class Explorer:
         names = list(self._renderer.detectors)
         default = f"{settings.head.replace('_', ' ')}, seed {settings.seed}"
         self._make(names)
+        self._switch_interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         sampling = settings.only("mix", "seed", "guidance_scale", "num_inference_steps", "scheduler")
         last = len(self.class_names) - 1
         self.state = State(
@@ -203,6 +219,7 @@ class Explorer:
     def close(self) -> None:
         """Close every widget of the explorer."""
         with self._lock:
+            sys.setswitchinterval(self._switch_interval_s)
             if self._timer:
                 self._timer.cancel()
             for widget in (self._link, *_family(self.widget)):
@@ -277,7 +294,9 @@ class Explorer:
         """Draw what the widgets say now, unless another thread has drawn just that."""
         if self._arranging == threading.get_ident():
             return
+        self._is_newer.set()
         with self._lock, self._reporting():
+            self._is_newer.clear()
             if (
                 change is not None
                 and change.owner in (*self._weights, self._mix)
@@ -298,18 +317,18 @@ class Explorer:
     def _refine_at_rest(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = threading.Timer(REST_S, self._refine)
+        self._timer = threading.Timer(REST_S, self._refine, [self._drawn])
         self._timer.daemon = True
         self._timer.start()
 
-    def _refine(self) -> None:
-        with self._lock, self._reporting():
-            if self._is_draft:
-                self._show(self.state)
+    def _refine(self, drafted: State) -> None:
+        with self._lock, self._reporting(), suppress(Superseded):
+            if self._is_draft and self._drawn is drafted:  # else something newer was drawn in the meantime
+                self._show(self.state, is_superseded=self._is_newer.is_set)
 
-    def _show(self, state: State, draft_steps: int | None = None) -> None:
+    def _show(self, state: State, draft_steps: int | None = None, **options: Any) -> None:
         """Draw a state and put it into the widgets."""
-        drawing = self._renderer.draw(state, draft_steps)
+        drawing = self._renderer.draw(state, draft_steps, **options)
         self._drawing, self._drawn, self._is_draft = drawing, state, draft_steps is not None
         if not self._is_draft:
             self._seconds = drawing.seconds

@@ -6,10 +6,9 @@ No widgets here. Everything is a function of a `State`, and the same state gives
 import itertools
 import json
 import math
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -163,6 +162,10 @@ class Verdict(NamedTuple):
     """float64 (N, 3), theirs."""
 
 
+class Superseded(Exception):
+    """A drawing was given up for a newer one."""
+
+
 class Drawing(NamedTuple):
     """Images and what the detectors say of them."""
 
@@ -177,21 +180,13 @@ class Drawing(NamedTuple):
 
 
 @contextmanager
-def undisturbed(image_shape: tuple[int, int, int]) -> Iterator[None]:
-    """Keep drawing quick while a cell runs.
-
-    Python hands its lock over every 5 ms. Drawing asks for it thousands of times, and beside a cell that computes
-    in Python 60 ms would become 10 s; so it is handed over at once. Images up to 16 x 16 are too small to share
-    between threads: where the cores are taken, the threads wait for each other.
-    """
-    interval, threads = sys.getswitchinterval(), torch.get_num_threads()
-    sys.setswitchinterval(1e-5)
-    if image_shape[0] <= 16:
-        torch.set_num_threads(1)
+def few_threads(image_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Draw images up to 16 x 16 on one thread: several gain little, and wait for each other where cores are taken."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if image_shape[0] <= 16 else threads)
     try:
         yield
     finally:
-        sys.setswitchinterval(interval)
         torch.set_num_threads(threads)
 
 
@@ -207,11 +202,21 @@ class Renderer:
         self.lock = threading.RLock()
         self._loaded: dict[Path, Detector] = {}
 
-    def draw(self, state: State, num_inference_steps: int | None = None) -> Drawing:
-        """The images of a state, in fewer steps if asked."""
+    def draw(
+        self,
+        state: State,
+        num_inference_steps: int | None = None,
+        is_superseded: Callable[[], bool] = lambda: False,
+    ) -> Drawing:
+        """The images of a state, in fewer steps if asked.
+
+        Raises:
+            Superseded: `is_superseded` said so between two steps.
+        """
         sampling = state.sampling
         sampling["num_inference_steps"] = num_inference_steps or state.num_inference_steps
-        return self._draw(state, state.label_weights.repeat(IMAGES, 1), range(IMAGES), sampling)
+        weights = state.label_weights.repeat(IMAGES, 1)
+        return self._draw(state, weights, range(IMAGES), sampling, is_superseded)
 
     def blend(self, state: State) -> Drawing:
         """From the first class of `state.blend` to the second in equal parts, all from noise 0."""
@@ -258,9 +263,22 @@ class Renderer:
             )
         return found
 
-    def _draw(self, state: State, weights: torch.Tensor, noise_index, sampling) -> Drawing:
+    def _draw(
+        self,
+        state: State,
+        weights: torch.Tensor,
+        noise_index: Sequence[int],
+        sampling: dict[str, object],
+        is_superseded: Callable[[], bool] = lambda: False,
+    ) -> Drawing:
         steps: list[np.ndarray] = []
-        with self.lock, undisturbed(self.denoiser.image_shape):
+
+        def on_step(_: int, x: torch.Tensor) -> None:
+            if is_superseded():
+                raise Superseded
+            steps.append(to_uint8(x))
+
+        with self.lock, few_threads(self.denoiser.image_shape):
             detectors = self._load(state.detector) if state.detector else {}
             start = time.perf_counter()
             images = sample(
@@ -268,7 +286,7 @@ class Renderer:
                 weights,
                 noise_index=noise_index,
                 batch_size=len(weights),
-                on_step=lambda _, x: steps.append(to_uint8(x)),
+                on_step=on_step,
                 **sampling,
             )
             verdicts = {kind: self._judge(detector, images) for kind, detector in detectors.items()}
