@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from oodlib import runs
-from oodlib.data import fit_picture
 from oodlib.errors import InputError, choice
 from oodlib.heads import make_head
+from oodlib.images import fit_picture
 from oodlib.metrics import threshold_at_tpr
 from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
 from oodlib.seeds import initial_weights

@@ -52,13 +52,18 @@ def fingerprint(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def root() -> Path:
-    """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile above here, else `./runs`."""
-    if os.environ.get("OODLIB_RUNS"):
-        return Path(os.environ["OODLIB_RUNS"]).expanduser()
+def place(variable: str, name: str) -> Path:
+    """The folder that the environment variable names, else `name` beside the Snakefile above here, else here."""
+    if os.environ.get(variable):
+        return Path(os.environ[variable]).expanduser()
     here = Path.cwd()
     home = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
-    return Path(os.path.relpath(home)) / "runs"
+    return Path(os.path.relpath(home)) / name
+
+
+def root() -> Path:
+    """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile."""
+    return place("OODLIB_RUNS", "runs")
 
 
 class Run:
