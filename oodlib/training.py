@@ -114,7 +114,7 @@ class Progress:
         return {"step": self.step, "history": self.history, "sum": float(self.sum), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after that step, with speed and time left of this session alone."""
+        """Go on after that step; speed and time left count from here."""
         self.step, self.history, self.count = state["step"], state["history"], state["count"]
         self.sum = np.float32(state["sum"])
         self.begin()

@@ -366,7 +366,7 @@ def test_progress_prints_its_last_step(capsys):
     assert capsys.readouterr().out.startswith("work: step 3 of 3, loss 2.000, ")
 
 
-def test_progress_tells_speed_and_time_left_of_this_session(capsys, monkeypatch):
+def test_progress_tells_speed_and_time_left_since_it_was_resumed(capsys, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = Progress("work", 200, 16)
