@@ -143,7 +143,8 @@ class Detector(nn.Module):
         the threshold that keeps `tpr` of the validation images."""
         labels = torch.as_tensor(train_labels, device=self.device)
         fitted = Mahalanobis.fit(self.all_features(train_images), labels, len(self.class_names))
-        self.whitening, self.whitened_means = fitted.whitening, fitted.means
+        # In the memory layout that a loaded detector has: sums depend on it.
+        self.whitening, self.whitened_means = fitted.whitening.contiguous(), fitted.means.contiguous()
         self.thresholds = {name: threshold_at_tpr(s, tpr) for name, s in self.all_scores(val_images).items()}
 
     @torch.inference_mode()

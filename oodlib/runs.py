@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,10 +122,14 @@ class Run:
         return True
 
     def finish(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Mark the step in `folder`, with all files in it, as done with these settings: the last file written."""
+        """Mark the step in `folder`, with all files in it, as done with these settings: the last file written.
+
+        Its checkpoints are removed.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        files = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+        files = sorted(f.name for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
         write_json(folder / "settings.json", {"settings": settings, "files": files})
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     def tables(self, name: str) -> pd.DataFrame:
         """The tables of that name, `metrics` or `scores`, of all finished detectors, as one."""
