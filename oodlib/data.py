@@ -111,6 +111,14 @@ def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 
     return sets
 
 
+def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of uint8 images (N, H, W, C), in [0, 1]."""
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
+    share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+    mean = share @ value
+    return mean.tolist(), np.sqrt(share @ value**2 - mean**2).tolist()
+
+
 def display_name(source: str) -> str:
     """What tables and figures call a set: its name or title, or the last part of its path without the suffix."""
     name, _ = _counted(source)

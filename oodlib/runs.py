@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from oodlib.errors import InputError
-from oodlib.presets import PRESETS
+from oodlib.presets import PRESETS, PROFILES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,11 @@ class Run:
     def require(self, path: Path, notebook: str, **parameters: object) -> Path:
         """`path`, if it is there; else an error that names the notebook which makes it, with these parameters."""
         if not path.exists():
-            given = {} if self.name in PRESETS else {"run": self.name}
+            preset, _, profile = self.name.partition("-")
+            if preset in PRESETS and profile in ("", *PROFILES[preset]):
+                given = {"preset": preset} | ({"profile": profile} if profile else {})
+            else:
+                given = {"run": self.name}
             options = "".join(f" -p {name} {value}" for name, value in {**given, **parameters}.items())
             raise InputError(
                 f"{str(path).removeprefix('../')} is not there; make it with notebook {notebook}: open it and run "
