@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodlib.checkpoints import Checkpoints
-from oodlib.detector import Detector
-from oodlib.errors import InputError, choice
+from oodlib.detector import Detector, autocast_and_layout
+from oodlib.errors import InputError
 from oodlib.heads import CosineHead, uniform_cross_entropy
 from oodlib.runs import fingerprint
 from oodlib.seeds import generator
@@ -173,15 +173,6 @@ def ema_weight(step: int, decay: float) -> float:
     """Weight of step's weights in their moving average, `1 - min(decay, step / (9 + step))` and 1 in the first step,
     so that the average soon forgets the first weights."""
     return 1.0 if step == 1 else 1 - min(decay, step / (9 + step))
-
-
-def autocast_and_layout(precision: str, device: torch.device) -> tuple[torch.autocast, torch.memory_format]:
-    """The autocast context of a precision, `fp32` or `bf16`, and the memory layout in which its convolutions are
-    fast; fp32 keeps the plain one, which is faster at 8 x 8."""
-    choice("precision", precision, ("fp32", "bf16"))
-    is_bf16 = precision == "bf16"
-    layout = torch.channels_last if is_bf16 else torch.contiguous_format
-    return torch.autocast(device.type, torch.bfloat16, enabled=is_bf16), layout
 
 
 @contextmanager
@@ -358,7 +349,6 @@ def fit_detector(
     learning_rate: float = 0.1,
     weight_decay: float = 5e-4,
     flip: bool = False,
-    precision: str = "fp32",
     seed: int = 0,
     device: str | torch.device = "cpu",
     what: str = "detector",
@@ -378,7 +368,6 @@ def fit_detector(
         outlier_batch_size: Outliers in each step, beside `batch_size` ID images.
         epochs: Passes over the ID images.
         flip: Mirror half of the images.
-        precision: `fp32`, or `bf16` for a backbone under autocast to bfloat16; weights and head are float32 in both.
         checkpoints: A folder for checkpoints; a training with the same settings that was stopped goes on from there.
         checkpoint_every_s: Seconds between two of them.
 
@@ -392,7 +381,6 @@ def fit_detector(
     id_images = detector.to_uint8(images).to(device)
     id_labels = labels_of(id_images, labels, len(detector.class_names)).to(device)
     outlier_images = None if outliers is None else detector.to_uint8(outliers).to(device)
-    autocast, layout = autocast_and_layout(precision, id_images.device)
     settings = dict(
         outlier_weight=outlier_weight,
         outlier_batch_size=outlier_batch_size,
@@ -401,14 +389,13 @@ def fit_detector(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         flip=flip,
-        precision=precision,
         seed=seed,
         device=id_images.device.type,
         data=fingerprint(id_images.cpu().numpy(), id_labels.cpu().numpy()),
         outliers=None if outliers is None else fingerprint(outlier_images.cpu().numpy()),
         **start_of(detector),
     )
-    detector.to(device, memory_format=layout).train()
+    detector.to(device).train()
 
     undecayed = [detector.head.weight] if isinstance(detector.head, CosineHead) else []
     decayed = [p for p in detector.parameters() if all(p is not q for q in undecayed)]
@@ -443,9 +430,7 @@ def fit_detector(
         if outliers is not None:
             unlike = outlier_images[next(outlier_order).to(device, non_blocking=True)]
             batch = torch.cat([batch, augment(unlike, flip, outlier_shifts)])
-        with autocast:
-            features = detector.features(batch)
-        logits = detector.head.training_logits(features, batch_labels)
+        logits = detector.head.training_logits(detector.features(batch), batch_labels)
         loss = F.cross_entropy(logits[:batch_size], batch_labels)
         if outliers is not None:
             loss = loss + outlier_weight * uniform_cross_entropy(logits[batch_size:])

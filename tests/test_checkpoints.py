@@ -186,7 +186,6 @@ OTHER = {
         "learning_rate": 0.01,
         "weight_decay": 0.0,
         "flip": True,
-        "precision": "bf16",
         "seed": 1,
     },
 }

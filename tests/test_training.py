@@ -138,13 +138,13 @@ def test_denoiser_ends_with_the_average_of_its_steps_by_hand(monkeypatch):
     assert_close(next(denoiser.parameters()).double(), expected, rtol=1e-5, atol=1e-8)
 
 
-def make_detector(head="arcface", **options):
+def make_detector(head="arcface", precision="fp32", **options):
     names = tuple("01234567")
-    return Detector("resnet_small", head, names, (8, 8, 1), [0.3], [0.37], options)
+    return Detector("resnet_small", head, names, (8, 8, 1), [0.3], [0.37], options, precision)
 
 
-def fit(detector=None, **options):
-    detector = detector or make_detector()
+def fit(detector=None, precision="fp32", **options):
+    detector = detector or make_detector(precision=precision)
     settings = {"epochs": 2, "batch_size": 16, "outlier_batch_size": 8, "learning_rate": 0.02}
     history = fit_detector(detector, IMAGES, LABELS, **{**settings, **options})
     return detector, history
@@ -433,7 +433,7 @@ def test_heads_see_float32_features_under_bf16(head, monkeypatch):
         return logits
 
     monkeypatch.setattr(HEADS[head], "training_logits", training_logits)
-    fit(make_detector(head), epochs=0.1, precision="bf16")
+    fit(make_detector(head, precision="bf16"), epochs=0.1)
     assert set(seen) == {torch.float32, False}
 
 
