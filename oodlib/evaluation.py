@@ -24,6 +24,9 @@ NAMES = {
     "fpr95": "FPR95",
     "id_accuracy": "accuracy",
 }
+# What tables call the OOD sets that arithmetic makes, and those whose images are of the same kind as the ID images.
+NOISE = ("gaussian", "uniform", "inverted")
+NEAR = ("held_out", "CIFAR-100", "TIN (C)", "TIN (R)", "TIN (C, ours)", "TIN (R, ours)")
 
 
 def score_table(detector: Detector, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -110,12 +113,58 @@ def summary_table(results: pd.DataFrame) -> pd.DataFrame:
     return table.agg(_percent).rename(columns=NAMES).reset_index()
 
 
+def set_groups(results: pd.DataFrame) -> dict[str, list[str]]:
+    """The OOD sets of each group that has any: `all`, `natural` (all but those in `NOISE`) and `near` (in `NEAR`).
+
+    A set that not every detector was tested on is in none, so that all detectors are compared on the same sets.
+    """
+    tested = own_score(results)["ood_set"].value_counts(sort=False)
+    everywhere = tested.index[tested == len(seed_means(results))]
+    groups = {
+        "all": list(everywhere),
+        "natural": [name for name in everywhere if name not in NOISE],
+        "near": [name for name in everywhere if name in NEAR],
+    }
+    return {group: sets for group, sets in groups.items() if sets}
+
+
+def group_table(results: pd.DataFrame) -> pd.DataFrame:
+    """AUROC averaged over each group of OOD sets: mean and standard deviation over seeds, in percent.
+
+    A column says of how many sets it is the mean: `natural (3)`.
+    """
+    keys = ["head", "outliers"]
+    columns = {}
+    for group, sets in set_groups(results).items():
+        means = seed_means(results[results["ood_set"].isin(sets)])
+        columns[f"{group} ({len(sets)})"] = means.groupby(keys, sort=False)["auroc"].agg(_percent)
+    index = pd.MultiIndex.from_frame(results[keys].drop_duplicates())
+    return pd.DataFrame(columns, index).reset_index()
+
+
+def group_text(results: pd.DataFrame) -> str:
+    """Which sets the columns of `group_table` are over, as one line."""
+    groups = set_groups(results)
+    left_out = [name for name in results["ood_set"].unique() if name not in groups.get("all", [])]
+    if left_out:
+        groups["left out, as not every detector was tested on them"] = left_out
+    return "; ".join(f"{group} ({len(sets)}): {', '.join(sets)}" for group, sets in groups.items()) + "."
+
+
 def paper_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The paper's Table 1: `AUROC / AUPR-In / AUPR-Out` in percent, a row for each OOD set and outliers."""
+    """The paper's Table 1: `AUROC / AUPR-In / AUPR-Out` in percent, a row for each OOD set and outliers.
+
+    In a row of several heads the best AUROC is `**bold**` and the second best `<u>underlined</u>`, as printed: heads
+    that show the same number share a place.
+    """
     own = own_score(results)
     means = own.groupby(["ood_set", "outliers", "head"], sort=False)[["auroc", "aupr_in", "aupr_out"]].mean()
-    cells = means.apply(lambda row: " / ".join(f"{100 * value:.1f}" for value in row), axis=1)
-    return cells.unstack("head", sort=False).reset_index()
+    cells = means.map(lambda value: f"{100 * value:.1f}")
+    rows = cells["auroc"].astype(float).groupby(["ood_set", "outliers"], sort=False)
+    place = rows.rank("dense", ascending=False).where(rows.transform("size") > 1)
+    cells["auroc"] = ("**" + cells["auroc"] + "**").where(place == 1, cells["auroc"])
+    cells["auroc"] = ("<u>" + cells["auroc"] + "</u>").where(place == 2, cells["auroc"])
+    return cells.agg(" / ".join, axis=1).unstack("head", sort=False).reset_index()
 
 
 def change_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -134,16 +183,21 @@ def change_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_summary(path: Path, results: pd.DataFrame) -> None:
-    """Write the three tables as Markdown, atomically."""
+    """Write the four tables as Markdown, atomically."""
     seeds = results["seed"].nunique()
     parts = [
         f"# Results with the {results['preset'].iloc[0]} preset, {seeds} seed{'s' if seeds > 1 else ''}",
         "Each head by its own score (softmax: maximum softmax probability, others: maximum cosine). Mean over the\n"
         f"OOD sets ({', '.join(results['ood_set'].unique())}), in percent, ± standard deviation over seeds.",
         summary_table(results).to_markdown(index=False, disable_numparse=True),
+        "AUROC in percent, mean over groups of OOD sets, ± standard deviation over seeds. Natural sets are all but\n"
+        "noise and inverted images, near sets show the same kind of thing as the ID images; in brackets, how many:\n"
+        f"{group_text(results)}",
+        group_table(results).to_markdown(index=False, disable_numparse=True),
         "Change from outlier exposure, in percentage points, paired by seed, with its 95 % interval over seeds:",
         change_table(results).to_markdown(index=False, disable_numparse=True),
-        "AUROC / AUPR-In / AUPR-Out in percent, mean over seeds:",
+        "AUROC / AUPR-In / AUPR-Out in percent, mean over seeds; the best AUROC of each row is bold, the second best\n"
+        "underlined:",
         paper_table(results).to_markdown(index=False, disable_numparse=True),
     ]
     with atomic(path) as part:

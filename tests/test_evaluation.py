@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oodlib import data, evaluation, metrics
+from oodlib import data, data_folder, evaluation, metrics
 from oodlib.detector import Detector
 from oodlib.evaluation import COLUMNS
 from oodlib.scores import SCORES
@@ -98,6 +98,132 @@ def test_the_papers_table_has_three_metrics_in_a_cell():
     assert table["arcface"].tolist() == ["85.0 / 80.0 / 70.0"] * 2
 
 
+def heads(**aurocs: float) -> pd.DataFrame:
+    """Rows of these heads with these AUROCs, one seed, without outliers."""
+    tables = [results(none=[auroc]).assign(head=head) for head, auroc in aurocs.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def first_row(table: pd.DataFrame) -> list[str]:
+    return evaluation.paper_table(table).iloc[0, 2:].tolist()
+
+
+def test_the_best_auroc_of_a_row_is_bold_and_the_second_best_underlined():
+    table = heads(arcface=0.91, cosface=0.93, adacos=0.92)
+    assert first_row(table) == ["91.0 / 80.0 / 70.0", "**93.0** / 80.0 / 70.0", "<u>92.0</u> / 80.0 / 70.0"]
+
+
+def test_heads_that_show_the_same_number_share_a_place():
+    table = heads(arcface=0.93001, cosface=0.93, adacos=0.92004, sphereface=0.92, scaled_cosine=0.8)
+    assert [cell.split(" / ")[0] for cell in first_row(table)] == [
+        *("**93.0**", "**93.0**", "<u>92.0</u>", "<u>92.0</u>", "80.0")
+    ]
+
+
+def test_each_row_of_the_papers_table_has_marks_of_its_own():
+    table = heads(arcface=0.91, cosface=0.93)
+    worse = table["ood_set"].eq("uniform") & table["head"].eq("cosface")
+    table.loc[worse, "auroc"] = 0.5
+    assert evaluation.paper_table(table)["arcface"].str.split(" / ").str[0].tolist() == [
+        *("<u>91.0</u>", "**91.0**")
+    ]
+
+
+def test_a_head_alone_in_its_row_has_no_mark():
+    table = pd.concat([heads(arcface=0.91, cosface=0.93), results(label_mixup=[0.9])])
+    rows = evaluation.paper_table(table).set_index(["ood_set", "outliers"])
+    assert rows.loc[("letters", "label_mixup"), "arcface"] == "90.0 / 80.0 / 70.0"
+    assert rows.loc[("letters", "none"), "arcface"] == "<u>91.0</u> / 80.0 / 70.0"
+
+
+def test_marks_are_by_the_own_score_of_each_head():
+    table = heads(softmax=0.91, cosface=0.93)  # by MSP, softmax has 0.5
+    assert [cell.split(" / ")[0] for cell in first_row(table)] == ["<u>50.0</u>", "**93.0**"]
+
+
+def on_sets(**aurocs: list[float]) -> pd.DataFrame:
+    """Rows of arcface with these AUROCs by seed on these OOD sets, their names with _ for what is no letter."""
+    names = {"CIFAR_100": "CIFAR-100", "TIN_R": "TIN (R, ours)"}
+    tables = [
+        results(none=values).query("ood_set == 'uniform'").assign(ood_set=names.get(name, name))
+        for name, values in aurocs.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_natural_sets_are_all_but_generated_ones_and_near_sets_are_known_by_name():
+    table = on_sets(CIFAR_100=[0.9], SVHN=[0.9], TIN_R=[0.9], gaussian=[0.9], uniform=[0.9], inverted=[0.9])
+    assert evaluation.set_groups(table) == {
+        "all": ["CIFAR-100", "SVHN", "TIN (R, ours)", "gaussian", "uniform", "inverted"],
+        "natural": ["CIFAR-100", "SVHN", "TIN (R, ours)"],
+        "near": ["CIFAR-100", "TIN (R, ours)"],
+    }
+
+
+def test_a_group_without_a_set_is_not_there():
+    assert list(evaluation.set_groups(on_sets(gaussian=[0.9]))) == ["all"]
+    assert list(evaluation.group_table(on_sets(letters=[0.9]))) == [
+        *("head", "outliers", "all (1)", "natural (1)")
+    ]
+
+
+def test_near_sets_have_the_names_that_tables_call_them():
+    sources = ("cifar100", "tin_crop", "tin_resize")
+    titles = {data_folder.PUBLISHED[source].title for source in sources}
+    ours = {data_folder.NPZ_TITLES[source] for source in sources}
+    assert set(evaluation.NEAR) == {data.display_name("held_out")} | titles | ours
+
+
+def test_the_generated_sets_have_the_names_that_tables_call_them():
+    assert [data.display_name(name) for name in ("gaussian:10000", "uniform:7", "inverted")] == [
+        *evaluation.NOISE
+    ]
+
+
+def test_the_group_table_has_the_mean_over_its_sets_and_their_spread_over_seeds():
+    table = on_sets(held_out=[0.6, 0.7], letters=[0.8, 0.9], gaussian=[1.0, 1.0])
+    row = evaluation.group_table(table).iloc[0].to_dict()
+    assert row == {
+        "head": "arcface",
+        "outliers": "none",
+        "all (3)": "83.3 ± 4.7",
+        "natural (2)": "75.0 ± 7.1",
+        "near (1)": "65.0 ± 7.1",
+    }
+
+
+def test_the_group_of_all_sets_is_what_the_summary_says():
+    table = pd.concat([heads(softmax=0.91, cosface=0.93), results(label_mixup=[0.9])])
+    groups, summary = evaluation.group_table(table), evaluation.summary_table(table)
+    assert groups["all (2)"].tolist() == summary["AUROC"].tolist()
+    assert groups[["head", "outliers"]].equals(summary[["head", "outliers"]])
+
+
+def test_a_set_that_not_every_detector_was_tested_on_is_in_no_group():
+    table = heads(arcface=0.8, cosface=0.9)
+    table = table[~(table["head"].eq("cosface") & table["ood_set"].eq("letters"))]
+    assert evaluation.set_groups(table) == {"all": ["uniform"]}
+    assert evaluation.group_text(table) == (
+        "all (1): uniform; left out, as not every detector was tested on them (1): letters."
+    )
+
+
+def test_detectors_without_a_common_set_have_no_group():
+    table = heads(arcface=0.8, cosface=0.9)
+    table = table[table["head"].eq("cosface") == table["ood_set"].eq("letters")]
+    assert evaluation.set_groups(table) == {}
+    assert evaluation.group_table(table).to_dict("list") == {
+        "head": ["arcface", "cosface"],
+        "outliers": ["none", "none"],
+    }
+
+
+def test_the_groups_are_named_with_their_sets():
+    assert evaluation.group_text(on_sets(held_out=[0.9], gaussian=[0.9])) == (
+        "all (2): held_out, gaussian; natural (1): held_out; near (1): held_out."
+    )
+
+
 def test_the_summary_is_written_whole(tmp_path):
     evaluation.write_summary(tmp_path / "summary.md", results(none=[0.8, 0.9], label_mixup=[0.9, 0.9]))
     text = (tmp_path / "summary.md").read_text()
@@ -105,4 +231,6 @@ def test_the_summary_is_written_whole(tmp_path):
         text.startswith("# Results with the digits preset, 2 seeds")
         and "+5.0 [" in text
         and "85.0 / 80.0 / 70.0" in text
+        and "| all (2)    | natural (1)   |" in text
+        and "natural (1): letters." in text
     )

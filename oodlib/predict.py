@@ -1,0 +1,117 @@
+"""A trained detector on a folder of one's own pictures, from the command line.
+
+    python -m oodlib.predict DETECTOR_FOLDER PICTURES_FOLDER [--score NAME] [--csv FILE]
+
+The table goes to stdout, or as CSV to a file; what is said about it goes to stderr.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from oodlib.detector import Detector
+from oodlib.errors import InputError, choice
+from oodlib.images import fit_picture, opened, pictures
+from oodlib.runs import write_csv
+from oodlib.scores import SCORES
+
+BATCH_SIZE = 512  # pictures in memory at once
+
+
+def predict_folder(detector: Detector, folder: Path, score: str | None = None) -> pd.DataFrame:
+    """Class, score and verdict of every picture at any depth of a folder, in the order of their names.
+
+    A picture that cannot be read is named on stderr and left out.
+
+    Args:
+        score: One of `scores.SCORES`; None for the head's own.
+
+    Returns:
+        Columns `file` (its path in the folder), `class` (a name), `score` (larger = more in-distribution) and
+        `verdict` (`ID` or `OOD`).
+
+    Raises:
+        InputError: The score is not known, the detector has no threshold, or there is no picture that can be read.
+    """
+    choice("score", score, (None, *SCORES))
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give one with pictures")
+    files = pictures(folder)
+    if not files:
+        raise InputError(f"folder {folder} holds no pictures")
+    tables = []
+    for names, images in _batches(folder, files, detector.image_shape):
+        found = detector.predict(images, score)
+        columns = {
+            "file": names,
+            "class": np.array(detector.class_names)[found.classes],
+            "score": found.scores,
+            "verdict": np.where(found.is_ood, "OOD", "ID"),
+        }
+        tables.append(pd.DataFrame(columns))
+    if not tables:
+        raise InputError(f"none of the {len(files)} pictures in {folder} can be read")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _batches(
+    folder: Path, files: list[Path], image_shape: tuple[int, int, int]
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Names and uint8 images (N, H, W, C) of the files that can be read."""
+    for start in range(0, len(files), BATCH_SIZE):
+        names, images = [], []
+        for file in files[start : start + BATCH_SIZE]:
+            # A name that is not UTF-8 could be neither printed nor written.
+            name = os.fsencode(file.relative_to(folder).as_posix()).decode(errors="backslashreplace")
+            try:
+                images.append(fit_picture(opened(file), image_shape))
+            except ValueError as error:  # also from a colour space that Pillow does not convert
+                print(f"skipped {name}: {error.__cause__ or error}", file=sys.stderr)
+            else:
+                names.append(name)
+        if images:
+            yield names, np.stack(images)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit code is 0, 1 for bad input (one line on stderr says what) and 2 for bad usage."""
+    parser = argparse.ArgumentParser(
+        prog="oodlib-predict",
+        description="What a trained detector says of your own pictures: class, score, ID or OOD.",
+    )
+    parser.add_argument("detector", metavar="DETECTOR_FOLDER", type=Path, help="holds detector.json")
+    parser.add_argument("pictures", metavar="PICTURES_FOLDER", type=Path, help="pictures at any depth")
+    parser.add_argument("--score", metavar="NAME", help=f"{', '.join(SCORES)}; default: the head's own")
+    parser.add_argument("--csv", metavar="FILE", help="write CSV to a file, or with - to stdout")
+    given = parser.parse_args(arguments)
+    try:
+        detector = Detector.load(given.detector, "cuda" if torch.cuda.is_available() else "cpu")
+        table = predict_folder(detector, given.pictures, given.score)
+        if given.csv is None:
+            shown = table.assign(score=table["score"].map("{:.6g}".format))
+            aligned = ("left", "left", "right", "left")
+            print(shown.to_markdown(index=False, tablefmt="plain", disable_numparse=True, colalign=aligned))
+        elif given.csv == "-":
+            print(table.to_csv(index=False, float_format="%.9g"), end="")
+        else:
+            write_csv(Path(given.csv), table)
+    except (InputError, OSError) as error:
+        print(f"oodlib-predict: {error}", file=sys.stderr)
+        return 1
+    score = given.score or detector.head.default_score
+    print(
+        f"score {score}, threshold {detector.thresholds[score]:.6g}: "
+        f"{(table['verdict'] == 'OOD').sum()} of {len(table)} pictures are OOD",
+        file=sys.stderr,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""The command that uses a trained detector on one's own pictures."""
+
+import os
+import subprocess
+import sys
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+from oodlib import data, predict
+from oodlib.detector import Detector
+from oodlib.images import fit_picture, opened
+
+DETECTOR = REPOSITORY / "oodlib" / "weights" / "digits" / "detectors" / "arcface-none" / "seed0"
+NAMES = [
+    "16 bit.png",
+    "alpha.png",
+    "grey.png",
+    "sub/deeper/naïve 数字.png",
+    "sub/palette.gif",
+    "sub/rgb.JPG",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A picture of each kind, larger than the detector's 8 x 8, and three files that are none of its business."""
+    folder = tmp_path_factory.mktemp("my pictures")
+    digits = data.load("digits").images[:5, ..., 0].repeat(4, 1).repeat(4, 2)
+    (folder / "sub" / "deeper").mkdir(parents=True)
+    Image.fromarray(digits[0].astype(np.uint16) * 257).save(folder / "16 bit.png")
+    Image.fromarray(digits[1]).convert("RGBA").save(folder / "alpha.png")
+    Image.fromarray(digits[2]).save(folder / "grey.png")
+    Image.fromarray(digits[3]).save(folder / "sub" / "deeper" / "naïve 数字.png")
+    Image.fromarray(digits[4]).convert("P").save(folder / "sub" / "palette.gif")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "sub" / "rgb.JPG")
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "broken.png").write_bytes((folder / "grey.png").read_bytes()[:60])
+    Image.fromarray(digits[0]).save(folder / ".hidden.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    """What the detector itself says of the pictures, by its own score."""
+    detector = Detector.load(DETECTOR)
+    return detector, detector.predict([opened(folder / name) for name in NAMES])
+
+
+def run(capsys, *arguments):
+    """Exit code, stdout and stderr."""
+    code = predict.main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def read_csv(file):
+    return pd.read_csv(file, dtype={"class": str})
+
+
+def test_the_csv_says_what_the_detector_says(folder, expected, tmp_path, capsys):
+    detector, found = expected
+    code, out, _ = run(capsys, DETECTOR, folder, "--csv", tmp_path / "new" / "out.csv")
+    table = read_csv(tmp_path / "new" / "out.csv")
+    assert (code, out) == (0, "")
+    assert list(table.columns) == ["file", "class", "score", "verdict"]
+    assert table["file"].tolist() == NAMES
+    assert table["class"].tolist() == [detector.class_names[i] for i in found.classes]
+    assert np.allclose(table["score"], found.scores, rtol=1e-8)
+    assert table["verdict"].tolist() == ["OOD" if is_ood else "ID" for is_ood in found.is_ood]
+
+
+def test_digits_of_every_kind_of_file_are_known_and_noise_is_not(folder):
+    table = predict.predict_folder(Detector.load(DETECTOR), folder)
+    labels = data.load("digits").labels[:5].astype(str)
+    assert table["verdict"].tolist() == ["ID"] * 5 + ["OOD"]
+    assert table["class"].tolist()[:5] == labels.tolist()
+
+
+def test_csv_on_stdout_is_the_file(folder, tmp_path, capsys):
+    run(capsys, DETECTOR, folder, "--csv", tmp_path / "out.csv")
+    code, out, _ = run(capsys, DETECTOR, folder, "--csv", "-")
+    assert code == 0 and out == (tmp_path / "out.csv").read_text()
+
+
+def test_a_csv_that_was_there_is_replaced_and_nothing_is_left_beside_it(folder, tmp_path, capsys):
+    (tmp_path / "out.csv").write_text("old")
+    run(capsys, DETECTOR, folder, "--csv", tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert len(read_csv(tmp_path / "out.csv")) == len(NAMES)
+
+
+def test_without_csv_it_prints_an_aligned_table(folder, expected, capsys):
+    code, out, _ = run(capsys, DETECTOR, folder)
+    header, *rows = out.splitlines()
+    assert code == 0 and header.split() == ["file", "class", "score", "verdict"]
+    assert all(row.startswith(name + "  ") for row, name in zip(rows, NAMES, strict=True))
+    assert {row[header.index("verdict") :] for row in rows if row.isascii()} == {"ID", "OOD"}
+    assert [row.split()[-2] for row in rows] == [f"{score:.6g}" for score in expected[1].scores]
+
+
+@pytest.mark.parametrize("score", ["msp", "energy", "cosine", "mahalanobis"])
+def test_score_and_threshold_are_named_once(folder, capsys, score):
+    code, out, err = run(capsys, DETECTOR, folder, "--score", score, "--csv", "-")
+    detector = Detector.load(DETECTOR)
+    table = read_csv(StringIO(out))
+    said = f"score {score}, threshold {detector.thresholds[score]:.6g}: "
+    assert code == 0 and (out + err).count(said) == 1
+    assert err.endswith(f"{said}{(table['verdict'] == 'OOD').sum()} of {len(NAMES)} pictures are OOD\n")
+    assert (table["verdict"] == "OOD").tolist() == (table["score"] < detector.thresholds[score]).tolist()
+
+
+def test_without_a_score_it_is_the_heads_own(folder, capsys):
+    assert run(capsys, DETECTOR, folder)[1:] == run(capsys, DETECTOR, folder, "--score", "cosine")[1:]
+
+
+def test_a_file_that_cannot_be_read_is_named_on_stderr_and_skipped(folder, capsys):
+    code, out, err = run(capsys, DETECTOR, folder)
+    assert code == 0 and "broken.png" not in out
+    assert [line.split(":")[0] for line in err.splitlines()[:-1]] == ["skipped broken.png"]
+
+
+def test_a_colour_space_that_cannot_be_converted_is_skipped_too(tmp_path, capsys):
+    Image.new("LAB", (8, 8)).save(tmp_path / "lab.tif")
+    Image.new("L", (8, 8)).save(tmp_path / "grey.tif")
+    code, out, err = run(capsys, DETECTOR, tmp_path)
+    assert code == 0 and "grey.tif" in out and "skipped lab.tif: " in err
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_pictures_are_taken_in_batches(folder, monkeypatch, size):
+    whole = predict.predict_folder(Detector.load(DETECTOR), folder)
+    monkeypatch.setattr(predict, "BATCH_SIZE", size)
+    detector, sizes = Detector.load(DETECTOR), []
+
+    class Counting:
+        class_names, image_shape = detector.class_names, detector.image_shape
+
+        def predict(self, images, score):
+            sizes.append(len(images))
+            return detector.predict(images, score)
+
+    table = predict.predict_folder(Counting(), folder)
+    assert sum(sizes) == len(NAMES) and len(sizes) > 1 and max(sizes) <= size
+    assert table.drop(columns="score").equals(whole.drop(columns="score"))
+    assert np.allclose(table["score"], whole["score"], atol=1e-5)
+
+
+def test_a_batch_without_a_readable_picture_is_passed_over(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "BATCH_SIZE", 1)
+    (tmp_path / "a.png").write_bytes(b"no")
+    (tmp_path / "b.png").write_bytes((folder / "grey.png").read_bytes())
+    assert predict.predict_folder(Detector.load(DETECTOR), tmp_path)["file"].tolist() == ["b.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
+def test_a_name_that_is_not_utf_8_is_written_with_its_bytes(folder, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with open(os.fsencode(pictures) + b"/caf\xe9.png", "wb") as file:
+        file.write((folder / "grey.png").read_bytes())
+    code, out, _ = run(capsys, DETECTOR, pictures)
+    assert code == 0 and "caf\\xe9.png" in out
+    assert run(capsys, DETECTOR, pictures, "--csv", tmp_path / "out.csv")[0] == 0
+
+
+def test_an_rgb_detector_takes_the_same_pictures(folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    detector = Detector("resnet_small", "softmax", ("a", "b"), (8, 8, 3), [0.5] * 3, [0.3] * 3)
+    detector.fit_scores(images, np.arange(40) % 2, images)
+    detector.eval().save(tmp_path / "rgb")
+    code, out, err = run(capsys, tmp_path / "rgb", folder, "--csv", "-")
+    fitted = np.stack([fit_picture(opened(folder / name), (8, 8, 3)) for name in NAMES])
+    assert code == 0 and "score msp" in err
+    assert np.allclose(read_csv(StringIO(out))["score"], detector.predict(fitted).scores, rtol=1e-6)
+
+
+def bad_input(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "a.png").write_bytes(b"no")
+    (tmp_path / "file.png").write_bytes((folder / "grey.png").read_bytes())
+    return {
+        "no detector": ((tmp_path / "empty", folder), "holds no detector.json"),
+        "no folder": ((DETECTOR, tmp_path / "missing"), "missing is not a folder"),
+        "a file": ((DETECTOR, tmp_path / "file.png"), "file.png is not a folder"),
+        "no pictures": ((DETECTOR, tmp_path / "empty"), "holds no pictures"),
+        "no readable picture": ((DETECTOR, tmp_path / "damaged"), "none of the 1 pictures in"),
+        "unknown score": (
+            (DETECTOR, folder, "--score", "cosin"),
+            "score 'cosin' is not known; choose one of",
+        ),
+        "csv not writable": ((DETECTOR, folder, "--csv", tmp_path / "file.png" / "out.csv"), "file.png"),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no detector",
+        "no folder",
+        "a file",
+        "no pictures",
+        "no readable picture",
+        "unknown score",
+        "csv not writable",
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_1(folder, tmp_path, capsys, kind):
+    arguments, message = bad_input(tmp_path, folder)[kind]
+    code, out, err = run(capsys, *arguments)
+    *skipped, line = err.splitlines()
+    assert (code, out) == (1, "") and line.startswith("oodlib-predict: ") and message in line
+    assert len(skipped) == (
+        kind in ("no readable picture", "csv not writable")
+    )  # else it has not begun to read
+
+
+def test_a_detector_without_thresholds_says_what_is_missing(folder, tmp_path, capsys):
+    Detector("resnet_small", "softmax", ("a", "b"), (8, 8, 1), [0.5], [0.3]).save(tmp_path)
+    code, _, err = run(capsys, tmp_path, folder)
+    assert code == 1 and "has no threshold yet" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["only-one"], ["a", "b", "--scores", "msp"], ["a", "b", "--csv"]])
+def test_bad_usage_is_exit_code_2(capsys, arguments):
+    with pytest.raises(SystemExit) as error:
+        predict.main(arguments)
+    assert error.value.code == 2 and "usage: oodlib-predict" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_module_in_a_process_of_its_own(folder, expected):
+    command = [sys.executable, "-m", "oodlib.predict", DETECTOR, folder, "--csv", "-"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0
+    assert read_csv(StringIO(done.stdout))["file"].tolist() == NAMES
+    assert done.stderr.splitlines()[-1].startswith("score cosine, threshold 0.59939: 1 of 6")
