@@ -272,7 +272,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "cifar10": {
         "cpu": dict(
-            denoiser_steps=400,
+            denoiser_steps=500,
             denoiser_batch_size=64,
             denoiser_learning_rate=1e-3,
             block_out_channels=(32, 64, 64),
