@@ -37,7 +37,7 @@ lab: .venv/installed
 notebooks: demo
 	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
-	cp $(RUN)/figures/label_mixup.png $(RUN)/figures/results.png figures/
+	cp $(RUN)/figures/results.png figures/
 
 # The models that the explorer opens with, from the digits run.
 pretrained: demo

@@ -227,3 +227,14 @@ def test_it_fits_a_window_1280_pixels_wide_and_does_not_jump(page):
         hidden, beyond = page.eval_on_selector(".oodlib", overflow)
         assert hidden <= 0 and beyond <= 0
     assert page.locator(".oodlib .jp-RenderedText, .oodlib .jupyter-widgets-error-widget").count() == 0
+
+
+def test_the_keyboard_moves_a_slider_and_presses_a_button(page):
+    given = page.locator(".oodlib-given")
+    slider = page.locator(".oodlib .widget-slider", has=page.get_by_text("1", exact=True)).first
+    slider.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    _wait(lambda: "1: 0.01" in given.text_content(), "the arrow key's effect", 5)
+    page.locator(".oodlib button", has_text="zero").focus()
+    page.keyboard.press("Enter")
+    _wait(lambda: "unconditional" in given.text_content(), "the button's effect", 5)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 from conftest import SMOKE, Workflow
+from PIL import Image
 
 from oodlib import data, metrics
 from oodlib.denoiser import Denoiser
@@ -114,3 +115,35 @@ def test_the_digits_preset_plans_twelve_detector_rows(tmp_path):
     assert len(PRESETS["digits"]["heads"]) == 6
     planned = jobs(Workflow(tmp_path)("--dry-run", config={}).stdout)
     assert planned["train_detector"] == 12
+
+
+def test_the_cifar10_preset_plans_the_papers_detectors(tmp_path):
+    planned = jobs(Workflow(tmp_path)("--dry-run", config={"preset": "cifar10"}).stdout)
+    assert planned == {
+        **dict.fromkeys(("train_ddpm", "label_mixup", "score_distributions", "compare", "all"), 1),
+        "train_detector": 12,
+    }
+
+
+def test_a_profile_has_a_run_folder_of_its_own(tmp_path):
+    done = Workflow(tmp_path)("--dry-run", config={"preset": "cifar10", "profile": "cpu"})
+    assert "runs/cifar10-cpu/denoiser/denoiser.safetensors" in done.stdout
+
+
+def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
+    workflow, rng = Workflow(tmp_path), np.random.default_rng(0)
+    for folder, channels in (("own/cat", 3), ("own/dog", 3), ("own/emu", 3), ("odd", 1)):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 256, (40, 48, channels), dtype=np.uint8)
+            Image.fromarray(pixels.squeeze()).save(tmp_path / folder / f"{i}.png")
+    config = {"preset": "cifar10", "profile": "smoke", "run": "own", "heads": ["arcface"]}
+    own = {"data": {"id_data": "own"}, "detector": {"epochs": 1, "ood_sets": ["odd", "uniform:20"]}}
+    done = workflow(config=config | own)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "runs" / "own"
+    results = pd.read_csv(run / "results.csv")
+    assert set(results["ood_set"]) == {"odd", "uniform"} and set(results["preset"]) == {"cifar10"}
+    detector = Detector.load(run / "detectors" / "arcface-label_mixup" / "seed0")
+    assert detector.class_names == ("cat", "dog", "emu") and detector.image_shape == (32, 32, 3)
+    assert list(run.rglob("checkpoints")) == []
