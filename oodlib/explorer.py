@@ -29,6 +29,7 @@ from oodlib.presets import Settings
 from oodlib.rendering import (
     BLEND_FRAMES,
     IMAGES,
+    MAX_SEED,
     Drawing,
     Renderer,
     State,
@@ -531,7 +532,7 @@ class Explorer:
             style={"button_width": "86px"},
         )
         self._seed = w.BoundedIntText(
-            0, min=0, max=2**31, description="noise seed", layout=w.Layout(width="156px")
+            0, min=0, max=MAX_SEED, description="noise seed", layout=w.Layout(width="156px")
         )
         reroll = _button("re-roll", "the next noise seed", lambda _: self._reroll(), "64px")
         self._lock_noise = w.ToggleButton(
