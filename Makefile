@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := $(or $(OODLIB_RUNS),runs)/digits
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab notebooks lint
+.PHONY: help demo test lab notebooks pretrained screenshot lint
 
 help:
 	@sed -n 1,2p Makefile
@@ -35,8 +35,17 @@ lab: .venv/installed
 
 # Committed notebooks show the digits run, so it is made first; figures/ holds what README.md shows.
 notebooks: demo
-	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
+		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 	cp $(RUN)/figures/label_mixup.png $(RUN)/figures/results.png figures/
+
+# The models that the explorer opens with, from the digits run.
+pretrained: demo
+	python -m oodlib.pretrained digits
+
+# Needs chromium.
+screenshot: .venv/installed
+	OODLIB_SCREENSHOT=figures/explorer.png python -m pytest tests/test_browser.py -k opens
 
 lint: .venv/installed
 	ruff check .

@@ -2,6 +2,7 @@
 
     snakemake --cores all                                       the digits run, into runs/digits
     snakemake --cores all --config 'heads=[arcface]' run=mine   some heads only, into runs/mine
+    snakemake --cores all --config preset=cifar10               the paper's experiment, into runs/cifar10
     snakemake --profile profiles/slurm                          the same on a cluster
 
 Each rule hands its parameters to papermill. The executed notebook is the rule's log and stays when it fails.
@@ -15,19 +16,20 @@ import shlex
 from snakemake.utils import min_version
 
 from oodlib.errors import choice
-from oodlib.presets import OUTLIERS, PRESETS, settings
+from oodlib.presets import OUTLIERS, PRESETS, PROFILES, settings
 
 min_version("9.0")
 
-KEYS = ("preset", "run", "heads", "outliers", "seeds", "data", "denoiser", "mixup", "detector")
+KEYS = ("preset", "profile", "run", "heads", "outliers", "seeds", "data", "denoiser", "mixup", "detector")
 for key in config:
     choice("configuration", key, KEYS)
 preset = config.get("preset", "digits")
 seeds = config.get("seeds")
 if isinstance(seeds, list):  # on the command line Snakemake reads the numbers of a list as text
     seeds = [int(seed) if str(seed).isdigit() else seed for seed in seeds]
-chosen = settings(preset=preset, heads=config.get("heads"), seeds=seeds)
-name = str(config.get("run", preset))
+chosen = settings(preset=preset, profile=config.get("profile"), heads=config.get("heads"), seeds=seeds)
+name = str(config.get("run", chosen.run))
+defaults = PRESETS[preset] | PROFILES[preset].get(chosen.profile, {})
 run = name if os.sep in name else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), name)
 outliers = config.get("outliers", list(OUTLIERS))
 for kind in outliers:
@@ -43,7 +45,7 @@ PAPERMILL = (
 
 def parameters(*steps, **fixed):
     """Papermill's parameters: preset, run, the rule's own, and those that the configuration gives for its steps."""
-    given = {"preset": preset, "run": os.path.join(run, "")}
+    given = {"preset": preset, "profile": chosen.profile, "run": os.path.join(run, "")}
     for step in steps:
         given |= config.get(step, {})
     return shlex.quote(json.dumps(given | fixed))
@@ -91,7 +93,7 @@ rule train_ddpm:
     params:
         given=parameters("data", "denoiser"),
         code=code("01_train_ddpm"),
-        defaults=PRESETS[preset],
+        defaults=defaults,
     message:
         "Training the denoiser"
     shell:
@@ -113,7 +115,7 @@ rule label_mixup:
     params:
         given=parameters("data", "mixup"),
         code=code("02_label_mixup"),
-        defaults=PRESETS[preset],
+        defaults=defaults,
     message:
         "Drawing the outlier pool"
     shell:
@@ -135,7 +137,7 @@ rule train_detector:
             "data", "detector", head=w.head, outliers=w.outliers, seeds=list(chosen.seeds)
         ),
         code=code("03_train_detector"),
-        defaults=PRESETS[preset],
+        defaults=defaults,
     message:
         "Training {wildcards.head}, outliers: {wildcards.outliers}, a detector for each of seeds {chosen.seeds}"
     shell:

@@ -1,22 +1,25 @@
-"""Named image sets as uint8 arrays in memory, all of them offline and the same on every machine.
+"""Named image sets as uint8 arrays in memory, the same on every machine.
 
-The in-distribution (ID) set is scikit-learn's handwritten digits, classes 0 to 7. The out-of-distribution
+The small in-distribution (ID) set is scikit-learn's handwritten digits, classes 0 to 7. Its out-of-distribution
 (OOD) sets are made from what the dependencies ship: the digits 8 and 9, fonts, two photographs, noise.
+The large one is CIFAR-10, with published OOD sets, taken from the data folder or fetched into it.
 """
 
-import zipfile
-import zlib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
+from oodlib import data_folder
+from oodlib.data_folder import PUBLISHED
+from oodlib.downloads import Unavailable
 from oodlib.errors import InputError, choice
+from oodlib.images import ImageSet, from_folder, from_npz
 
+ID_TEST = "id_test"  # what tables call the ID test set; no OOD set may take its place
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 NOISE_SEED = 555  # the seed of engkarat/cosine-ood-detector, whose noise definitions are used
 
 # Capitals that an 8 x 8 image does not tell from a digit are left out: B D G I O Q S Z.
@@ -35,78 +38,111 @@ LETTER_FONTS = (
 )
 
 
-class ImageSet(NamedTuple):
-    """A set of images, with labels where it has them."""
-
-    images: np.ndarray
-    """uint8, (N, H, W, C) with C = 1 (grey) or 3 (RGB)."""
-    labels: np.ndarray | None
-    """int64 (N,), indices into `class_names`; None where the set has no classes."""
-    class_names: tuple[str, ...]
-
-
 def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] = (8, 8, 1)) -> ImageSet:
     """Load a set by its name, or one's own from a folder or an `.npz` file.
 
     Args:
-        source: One of `digits` and the OOD sets `held_out`, `letters`, `photo_patches`, `gaussian`,
-            `uniform`, `inverted`; or the path of an `.npz` with `images` (uint8, N x H x W or N x H x W x C)
-            and, for an ID set, `labels` (integers from 0); or the path of a folder of images, one
-            sub-folder a class where there are classes.
-        split: `train` (60 %), `val` (15 %) or `test` (25 %): a fixed, stratified split of a set with
-            labels. OOD sets are test sets and have no other split; `all` gives the whole of one's own set.
+        source: One of
+
+            - `digits`, or the OOD sets `held_out`, `letters`, `photo_patches`, `gaussian`, `uniform`, `inverted`.
+              Noise comes in another number than 1000 as `gaussian:10000`;
+            - `cifar10`, or the OOD sets `cifar100`, `svhn`, `tin_crop`, `tin_resize`, `lsun_crop`, `lsun_resize`,
+              `isun`, all 32 x 32 x 3. Each is taken from `<name>-test.npz` (and `cifar10-train.npz`, all 50,000)
+              in the data folder, else from the published files there, else fetched;
+            - the name of any other `<name>-test.npz` or `<name>-train.npz` in the data folder;
+            - the path of an `.npz` with `images` (uint8, N x H x W or N x H x W x C) and, for an ID set, `labels`
+              (integers from 0);
+            - the path of a folder of images, one sub-folder a class where there are classes.
+        split: `train`, `val` or `test`: a fixed, stratified split of a set with labels into 60, 15 and 25 %. A
+            set in the data folder has its own test images, and its training images are split into 90 and 10 %.
+            OOD sets are test sets and have no other split; `all` gives the whole of one's own set.
         image_shape: (H, W, C) of the images wanted. Images of a folder are centre-cropped to a square,
             scaled and turned grey or RGB; noise is made at this shape; any other set must have it.
 
     Raises:
+        Unavailable: The set is not in the data folder and cannot be fetched.
         InputError: The set, its split, or its shape is not what it must be.
     """
+    choice("split", split, (*SPLITS, "all"))
+    name, options = _counted(source)
     if source == "digits":
-        found = _split(_digits(range(8)), split)
-    elif source in OOD_SETS:
+        found = _split(source, _digits(range(8)), split)
+    elif name in OOD_SETS:
         if split not in ("test", "all"):
             raise InputError(f"{source} is an OOD test set and has no split {split!r}")
-        found = ImageSet(OOD_SETS[source](image_shape), None, ())
+        found = ImageSet(OOD_SETS[name](image_shape, **options), None, ())
+    elif data_folder.knows(source):
+        if source in PUBLISHED:
+            _check_shape(source, (32, 32, 3), image_shape)  # before anything is fetched
+        part = "train" if split in ("train", "val") else "test"
+        found = data_folder.read(source, part)
+        if part == "train":
+            found = _split(source, found, split, ends=(0.9, 1))
     else:
-        choice("split", split, (*SPLITS, "all"))
         found = _own(source, image_shape)
-        if found.labels is None and split in ("train", "val"):
-            raise InputError(
-                f"{source} has no labels to train on; give a folder with a sub-folder a class, or labels"
-            )
-        if found.labels is not None and split != "all":
-            found = _split(found, split)
-    if found.images.shape[1:] != tuple(image_shape):
-        raise InputError(
-            f"{source} has images of shape {found.images.shape[1:]}, expected {tuple(image_shape)}; "
-            "choose other sets or another image_shape (noise is made at any)"
-        )
+        if split != "all" and (found.labels is not None or split != "test"):
+            found = _split(source, found, split)
+    if not len(found.images):
+        raise InputError(f"no image of {source} falls to its {split} split; it needs more images a class")
+    _check_shape(source, found.images.shape[1:], image_shape)
     return found
 
 
 def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 1)) -> dict[str, np.ndarray]:
-    """The whole of each OOD set, uint8 (N, H, W, C), by the name that tables and figures call it."""
+    """The whole of each OOD set, uint8 (N, H, W, C), by the name that tables and figures call it.
+
+    A published set that cannot be had is left out, with a printed line that says why.
+    """
     sets = {}
     for source in sources:
         name = display_name(source)
+        if name == ID_TEST:
+            raise InputError(
+                f"OOD set {source} is called {ID_TEST}, as the ID test set is in tables; rename it"
+            )
         if name in sets:
             raise InputError(f"two OOD sets are called {name}; rename the folder or file of one")
-        sets[name] = load(source, "all", image_shape=image_shape).images
+        try:
+            sets[name] = load(source, "all", image_shape=image_shape).images
+        except Unavailable as error:
+            print(f"left out: {error}")
+    if not sets:
+        raise InputError("none of the OOD sets is there; name others, such as gaussian and uniform")
     return sets
 
 
-def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture of any size, centre-cropped and scaled to `image_shape` and turned grey or RGB; uint8."""
-    height, width, channels = image_shape
-    if picture.mode.startswith("I;16"):  # which Pillow would clip to 255, not scale
-        picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BOX)).reshape(image_shape)
+def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of uint8 images (N, H, W, C), in [0, 1]."""
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
+    share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+    mean = share @ value
+    return mean.tolist(), np.sqrt(share @ value**2 - mean**2).tolist()
 
 
 def display_name(source: str) -> str:
-    """What tables and figures call a set: its name, or the last part of its path without the suffix."""
-    return source if source in OOD_SETS else Path(source).stem
+    """What tables and figures call a set: its name or title, or the last part of its path without the suffix."""
+    name, _ = _counted(source)
+    if name in OOD_SETS:
+        return name
+    return data_folder.title(source) if data_folder.knows(source) else Path(source).stem
+
+
+def _counted(source: str) -> tuple[str, dict[str, int]]:
+    """The set and options that `gaussian:10000` names; any other source as it is."""
+    match = re.fullmatch(r"(gaussian|uniform):(.*)", source)
+    if match is None:
+        return source, {}
+    if not re.fullmatch(r"[1-9]\d*", match[2]):
+        raise InputError(f"OOD set {source!r}, expected a number of images after the colon: {match[1]}:10000")
+    return match[1], {"count": int(match[2])}
+
+
+def _check_shape(source: str, shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+    if tuple(shape) != tuple(image_shape):
+        raise InputError(
+            f"{source} has images of shape {tuple(shape)}, expected {tuple(image_shape)}; "
+            "choose other sets or another image_shape (noise is made at any)"
+        )
 
 
 def _digits(digits: range) -> ImageSet:
@@ -118,15 +154,23 @@ def _digits(digits: range) -> ImageSet:
     return ImageSet(images, bunch.target[keep].astype(np.int64), tuple(str(d) for d in digits))
 
 
-def _split(whole: ImageSet, split: str) -> ImageSet:
-    """The named part of a labelled set: of each class the same share, drawn with a fixed seed."""
+def _split(source: str, whole: ImageSet, split: str, ends: tuple[float, float] = (0.6, 0.75)) -> ImageSet:
+    """The named part of a labelled set: of each class the same share, drawn with a fixed seed.
+
+    Args:
+        ends: Where the shares of `train` and of `val` end.
+    """
     choice("split", split, SPLITS)
+    if whole.labels is None:
+        raise InputError(
+            f"{source} has no labels to train on; give a folder with a sub-folder a class, or labels"
+        )
     rng = np.random.default_rng(0)
     part = []
     for label in range(len(whole.class_names)):
         index = rng.permutation(np.flatnonzero(whole.labels == label))
-        ends = np.round(np.array([0.6, 0.75]) * len(index)).astype(int)
-        part.append(np.split(index, ends)[SPLITS.index(split)])
+        cuts = np.round(np.array(ends) * len(index)).astype(int)
+        part.append(np.split(index, cuts)[SPLITS.index(split)])
     index = np.sort(np.concatenate(part))
     return ImageSet(whole.images[index], whole.labels[index], whole.class_names)
 
@@ -181,8 +225,10 @@ def _noise(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]):
     """Images of independent values, clipped to [0, 1]; image i depends on nothing but the seed and i."""
 
     def make(shape: tuple[int, int, int], count: int = 1000) -> np.ndarray:
-        values = np.stack([draw(np.random.default_rng([NOISE_SEED, i]), shape) for i in range(count)])
-        return np.round(values.clip(0, 1) * 255).astype(np.uint8)
+        images = np.empty((count, *shape), np.uint8)
+        for i in range(count):
+            images[i] = np.round(draw(np.random.default_rng([NOISE_SEED, i]), shape).clip(0, 1) * 255)
+        return images
 
     return make
 
@@ -200,54 +246,10 @@ OOD_SETS: dict[str, Callable[[tuple[int, int, int]], np.ndarray]] = {
 def _own(source: str, image_shape: tuple[int, int, int]) -> ImageSet:
     path = Path(source).expanduser()
     if path.is_dir():
-        return _from_folder(path, image_shape)
+        return from_folder(path, image_shape)
     if path.suffix == ".npz" and path.is_file():
-        return _from_npz(path)
+        return from_npz(path)
     raise InputError(
-        f"image set {source!r} is not known; give one of digits, {', '.join(OOD_SETS)}, "
-        "or the path of a folder of images or of an .npz file"
+        f"image set {source!r} is not known; give one of digits, {', '.join([*OOD_SETS, *PUBLISHED])}, "
+        f"NAME for {data_folder.root()}/NAME-test.npz, or the path of a folder of images or of an .npz file"
     )
-
-
-def _from_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(f"folder {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    images = np.empty((len(files), *image_shape), np.uint8)
-    for i, file in enumerate(files):
-        try:
-            images[i] = fit_picture(Image.open(file), image_shape)
-        except OSError as error:
-            raise InputError(f"image {file} cannot be read ({error}); remove or repair it") from error
-    parents = [p.relative_to(folder).parts[0] if p.parent != folder else None for p in files]
-    if None in parents:
-        return ImageSet(images, None, ())
-    class_names = tuple(sorted(set(parents)))
-    labels = np.array([class_names.index(parent) for parent in parents], np.int64)
-    return ImageSet(images, labels, class_names)
-
-
-def _from_npz(path: Path) -> ImageSet:
-    try:
-        with np.load(path) as file:
-            if "images" not in file:
-                raise InputError(f"{path} holds {', '.join(file)}; it needs an array called images")
-            images, labels = file["images"], file["labels"] if "labels" in file else None
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}); write it with numpy.savez") from error
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        raise InputError(
-            f"images in {path} are {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C"
-        )
-    if labels is None:
-        return ImageSet(images, None, ())
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise InputError(f"labels in {path} must be {len(images)} integers from 0, one for each image")
-    missing = sorted(set(range(labels.max() + 1)) - set(labels.tolist()))
-    if missing:
-        raise InputError(f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps")
-    return ImageSet(images, labels.astype(np.int64), tuple(str(c) for c in range(labels.max() + 1)))

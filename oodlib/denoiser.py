@@ -26,6 +26,8 @@ class Denoiser(nn.Module):
         block_out_channels: Channels of each level, each a multiple of 8.
         layers_per_block: Residual blocks of each level.
         prediction_type: `v_prediction` (arXiv 2202.00512) or `epsilon`, as diffusers names them.
+        attention_levels: Levels with attention, counted from 0; the middle always has it.
+        dropout: Share of features that each residual block drops in training.
         seed: Of the initial weights.
     """
 
@@ -36,6 +38,8 @@ class Denoiser(nn.Module):
         block_out_channels: tuple[int, ...] = (32, 64),
         layers_per_block: int = 1,
         prediction_type: str = "v_prediction",
+        attention_levels: tuple[int, ...] = (),
+        dropout: float = 0.0,
         seed: int = 0,
     ):
         super().__init__()
@@ -46,11 +50,16 @@ class Denoiser(nn.Module):
             block_out_channels=list(block_out_channels),
             layers_per_block=layers_per_block,
             prediction_type=prediction_type,
+            attention_levels=list(attention_levels),
+            dropout=dropout,
             seed=seed,
         )
         self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
         size, _, channels = image_shape
-        levels = len(block_out_channels)
+        levels = range(len(block_out_channels))
+        for level in attention_levels:
+            choice("attention level", level, levels)
+        attends = ["Attn" * (level in attention_levels) for level in levels]
         with initial_weights(seed, "denoiser"):
             self.unet = UNet2DModel(
                 sample_size=size,
@@ -58,10 +67,11 @@ class Denoiser(nn.Module):
                 out_channels=channels,
                 block_out_channels=tuple(block_out_channels),
                 layers_per_block=layers_per_block,
-                # Attention in the middle alone: at 8 x 8 the other levels gain nothing and cost a third more.
-                down_block_types=("DownBlock2D",) * levels,
-                up_block_types=("UpBlock2D",) * levels,
-                attention_head_dim=block_out_channels[-1],
+                # At 8 x 8 attention in the middle alone: the other levels gain nothing and cost a third more.
+                down_block_types=tuple(f"{attention}DownBlock2D" for attention in attends),
+                up_block_types=tuple(f"{attention}UpBlock2D" for attention in reversed(attends)),
+                attention_head_dim=None,  # one head
+                dropout=dropout,
                 norm_num_groups=8,
                 class_embed_type="identity",
             )

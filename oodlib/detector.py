@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from oodlib import runs
-from oodlib.data import fit_picture
 from oodlib.errors import InputError, choice
 from oodlib.heads import make_head
+from oodlib.images import fit_picture
 from oodlib.metrics import threshold_at_tpr
 from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
 from oodlib.seeds import initial_weights
@@ -112,6 +112,10 @@ class Detector(nn.Module):
             self.backbone, num_features = make_backbone(backbone, image_shape[2])
             self.head = make_head(head, num_features, len(class_names), **(head_options or {}))
         self.thresholds: dict[str, float] = {}
+        # Buffers, to be on the device before training needs them; saved with the settings, not with the weights.
+        for name in ("mean", "std"):
+            channels = torch.tensor(self.config[name]).view(1, -1, 1, 1)
+            self.register_buffer(name, channels, persistent=False)
         self.register_buffer("whitening", torch.zeros(num_features, num_features, dtype=torch.float64))
         self.register_buffer(
             "whitened_means", torch.zeros(len(class_names), num_features, dtype=torch.float64)
@@ -123,10 +127,7 @@ class Detector(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features (N, D) float32 of uint8 images (N, C, H, W) on this device."""
-        mean, std = (
-            torch.tensor(self.config[k], device=self.device).view(1, -1, 1, 1) for k in ("mean", "std")
-        )
-        return self.backbone((images.float() / 255 - mean) / std).float()
+        return self.backbone((images.float() / 255 - self.mean) / self.std).float()
 
     @torch.inference_mode()
     def all_features(self, images: Any, batch_size: int = 512) -> Tensor:
@@ -142,7 +143,8 @@ class Detector(nn.Module):
         the threshold that keeps `tpr` of the validation images."""
         labels = torch.as_tensor(train_labels, device=self.device)
         fitted = Mahalanobis.fit(self.all_features(train_images), labels, len(self.class_names))
-        self.whitening, self.whitened_means = fitted.whitening, fitted.means
+        # In the memory layout that a loaded detector has: sums depend on it.
+        self.whitening, self.whitened_means = fitted.whitening.contiguous(), fitted.means.contiguous()
         self.thresholds = {name: threshold_at_tpr(s, tpr) for name, s in self.all_scores(val_images).items()}
 
     @torch.inference_mode()

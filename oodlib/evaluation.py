@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from oodlib.data import ID_TEST
 from oodlib.detector import Detector
 from oodlib.heads import HEADS
 from oodlib.metrics import ood_metrics
@@ -16,7 +17,6 @@ from oodlib.scores import SCORES
 
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
 COLUMNS = ["preset", "head", "outliers", "seed", "score", "ood_set", *METRICS, "id_accuracy"]
-ID_TEST = "id_test"
 NAMES = {
     "auroc": "AUROC",
     "aupr_in": "AUPR-In",

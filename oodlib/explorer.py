@@ -54,6 +54,7 @@ CSS = f"""<style>
   letter-spacing: -0.1px; font-variant-numeric: tabular-nums; }}
 .oodlib-grid > div {{ overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }}
 .oodlib-grid span, .oodlib-line span {{ padding: 0 3px; border-radius: 3px; }}
+.oodlib-grid small {{ font-size: 9.5px; }}
 .oodlib-grid br + b {{ margin-left: 0; }}
 .oodlib-grid b {{ margin-left: 5px; }}
 .oodlib-id {{ background: {plots.ID_COLOUR}; color: white; }}
@@ -107,7 +108,11 @@ def _captions(drawing: Drawing, class_names: Sequence[str], columns: int, start:
         for kind, verdict in drawing.verdicts.items():
             best = zip(verdict.top[i, :top], verdict.probabilities[i], strict=False)
             named = "".join(f"<b>{html.escape(class_names[c])}</b> {p:.0%}" for c, p in best)
-            lines.append(f"{_chip(verdict, i)} {plots.label(kind)}<br>{named}" if top else _chip(verdict, i))
+            lines.append(
+                f"{_chip(verdict, i)} <small>{plots.label(kind)}</small><br>{named}"
+                if top
+                else _chip(verdict, i)
+            )
         cells.append(f"<div>{'<br>'.join(lines)}</div>")
     return _grid(cells, columns)
 
@@ -162,6 +167,7 @@ class Explorer:
             step=settings.num_inference_steps,
             **sampling,
         )
+        self.render()  # once more, since the first drawing sets things up and would show too long a time
 
     # The state: what the widgets say.
 
@@ -334,9 +340,8 @@ class Explorer:
         if not self._is_draft:
             self._seconds = drawing.seconds
         self._show_histograms(state, drawing)
-        self._label.value = (
-            f'<div class="oodlib-line oodlib-given"><b>{html.escape(self._words(state))}</b></div>'
-        )
+        words = html.escape(self._words(state))
+        self._label.value = f'<div class="oodlib-line oodlib-given" title="{words}"><b>{words}</b></div>'
         steps = f"draft, {draft_steps} steps" if draft_steps else f"{state.num_inference_steps} steps"
         self._message.value = (
             f'<div class="oodlib-line">{IMAGES} pictures in {1000 * drawing.seconds:.0f} ms, {steps}</div>'

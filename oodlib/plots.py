@@ -68,9 +68,9 @@ def image_grid(
     for i, row in enumerate(images):
         sheet[i, :height, : len(row), :width] = row.transpose(1, 0, 2, 3)
     sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
-    over = 0.2 + 0.25 * len(title.splitlines())
+    over = 0.25 + 0.2 * len(title.splitlines())
     if len(column_titles):
-        over += 0.1 + 0.15 * max(len(text.splitlines()) for text in column_titles)
+        over += 0.12 + 0.13 * max(len(text.splitlines()) for text in column_titles)
     figure = Figure(
         figsize=(cell * columns + 0.9 * bool(len(row_titles)), cell * rows + over), layout="constrained"
     )

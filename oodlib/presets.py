@@ -67,7 +67,7 @@ def _choice(*known: str) -> Rule:
     return check
 
 
-def _list(item: Rule, distinct: bool = False) -> Rule:
+def _list(item: Rule, distinct: bool = False, may_be_empty: bool = False) -> Rule:
     """A list; `-p seeds '[0]'` arrives as text and is read as JSON."""
 
     def check(name: str, value: object) -> tuple:
@@ -77,7 +77,7 @@ def _list(item: Rule, distinct: bool = False) -> Rule:
                 value = json.loads(value.replace("'", '"'))
             except json.JSONDecodeError:
                 raise _reject(name, given, 'a list, such as [0, 1] or ["a", "b"]') from None
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple) or not (value or may_be_empty):
             raise _reject(name, given, "a list that is not empty")
         found = tuple(item(f"{name}[{i}]", entry) for i, entry in enumerate(value))
         if distinct and len(set(found)) < len(found):
@@ -112,13 +112,15 @@ def _setting(rule: Rule) -> Any:
 class Settings:
     """Checked settings of a run, by the names that the notebooks' parameters have."""
 
-    preset: str = _setting(_choice("digits"))
+    preset: str = _setting(_choice("digits", "cifar10"))
+    profile: str = _setting(_choice("full", "cpu", "smoke"))
     run: str = _setting(_text)
 
     id_data: str = _setting(_text)
     image_shape: tuple[int, int, int] = _setting(_image_shape)
     ood_sets: tuple[str, ...] = _setting(_list(_text, distinct=True))
     flip: bool = _setting(_flag)
+    precision: str = _setting(_choice("fp32", "bf16"))
 
     seed: int = _setting(_integer(0))
     denoiser_steps: int = _setting(_integer(1))
@@ -126,9 +128,12 @@ class Settings:
     denoiser_learning_rate: float = _setting(_number(0, 1, open_low=True))
     block_out_channels: tuple[int, ...] = _setting(_list(_multiple_of_8))
     layers_per_block: int = _setting(_integer(1, 8))
+    attention_levels: tuple[int, ...] = _setting(_list(_integer(0), distinct=True, may_be_empty=True))
+    dropout: float = _setting(_number(0, 0.9))
     prediction_type: str = _setting(_choice("v_prediction", "epsilon"))
     label_dropout: float = _setting(_number(0, 0.9))
     ema_decay: float = _setting(_number(0, 0.99999))
+    compile: bool = _setting(_flag)
 
     mix: str = _setting(_choice("sum", "convex", "slerp"))
     mix_weight: float = _setting(_number(0, 1))
@@ -177,15 +182,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         image_shape=(8, 8, 1),
         ood_sets=("held_out", "letters", "photo_patches", "gaussian", "uniform", "inverted"),
         flip=False,
+        precision="fp32",
         seed=0,
         denoiser_steps=1000,
         denoiser_batch_size=128,
         denoiser_learning_rate=2e-3,
         block_out_channels=(32, 64),
         layers_per_block=1,
+        attention_levels=(),
+        dropout=0.0,
         prediction_type="v_prediction",
         label_dropout=0.1,
         ema_decay=0.995,
+        compile=False,
         mix="sum",
         mix_weight=0.5,
         images_per_pair=100,
@@ -208,6 +217,90 @@ PRESETS: dict[str, dict[str, Any]] = {
         weight_decay=5e-4,
         tpr=0.95,
     ),
+    # The paper's experiment, on one GPU.
+    "cifar10": dict(
+        id_data="cifar10",
+        image_shape=(32, 32, 3),
+        ood_sets=(
+            *("cifar100", "svhn", "tin_crop", "tin_resize", "lsun_crop", "lsun_resize", "isun"),
+            *("gaussian:10000", "uniform:10000"),
+        ),
+        flip=True,
+        precision="bf16",
+        seed=0,
+        denoiser_steps=40_000,
+        denoiser_batch_size=128,
+        denoiser_learning_rate=2e-4,
+        block_out_channels=(128, 256, 256),
+        layers_per_block=2,
+        attention_levels=(1,),
+        dropout=0.1,
+        prediction_type="v_prediction",
+        label_dropout=0.1,
+        ema_decay=0.9995,
+        compile=True,
+        mix="sum",
+        mix_weight=0.5,
+        images_per_pair=1000,
+        scheduler="unipc",
+        num_inference_steps=20,
+        guidance_scale=1.0,
+        init="normal",
+        head="arcface",
+        heads=HEADS,
+        scale=None,
+        margin=None,
+        outliers="label_mixup",
+        outlier_weight=0.5,
+        outlier_batch_size=128,
+        seeds=(0, 1, 2),
+        backbone="resnet50",
+        epochs=30,
+        batch_size=128,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        tpr=0.95,
+    ),
+}
+
+# Smaller sizes of a preset: `cpu` runs all of it on a laptop to see that it works, `smoke` in seconds a notebook.
+# Neither is meant to detect well.
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "digits": {
+        "smoke": dict(denoiser_steps=10, images_per_pair=6, heads=("arcface",), seeds=(0, 1), epochs=2)
+    },
+    "cifar10": {
+        "cpu": dict(
+            denoiser_steps=400,
+            denoiser_batch_size=64,
+            denoiser_learning_rate=1e-3,
+            block_out_channels=(32, 64, 64),
+            layers_per_block=1,
+            attention_levels=(),
+            dropout=0.0,
+            ema_decay=0.99,
+            compile=False,
+            images_per_pair=40,
+            num_inference_steps=10,
+            seeds=(0,),
+            backbone="resnet_small",
+            epochs=0.5,
+        ),
+        "smoke": dict(
+            denoiser_steps=4,
+            denoiser_batch_size=16,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            attention_levels=(),
+            compile=False,
+            images_per_pair=1,
+            num_inference_steps=2,
+            heads=("softmax", "arcface"),
+            seeds=(0,),
+            backbone="resnet_small",
+            epochs=0.01,
+        ),
+    },
 }
 
 
@@ -222,7 +315,10 @@ def settings(**given: Any) -> Settings:
         if name not in known:
             raise InputError(f"parameter {name!r} is not known{_suggest(name, known)}")
     preset = _choice(*PRESETS)("preset", given.get("preset") or "digits")
-    values = {"preset": preset, "run": preset, **PRESETS[preset]}
+    profile = _choice("full", *PROFILES[preset])("profile", given.get("profile") or "full")
+    run = preset if profile == "full" else f"{preset}-{profile}"
+    smaller = PROFILES[preset].get(profile, {})
+    values = {"preset": preset, "profile": profile, "run": run, **PRESETS[preset], **smaller}
     values |= {name: value for name, value in given.items() if value is not None}
     checked = Settings(**{f.name: f.metadata["rule"](f.name, values[f.name]) for f in fields(Settings)})
     _check_together(checked)
@@ -235,6 +331,11 @@ def _check_together(s: Settings) -> None:
         raise InputError(f"{s.head} has no {' and '.join(s.head_options)}; {', '.join(MARGIN_HEADS)} have")
     if s.head == "sphereface" and s.margin is not None and s.margin < 1:
         raise InputError(f"margin = {s.margin}; SphereFace multiplies the angle by it, expected 1 or more")
+    if any(level >= len(s.block_out_channels) for level in s.attention_levels):
+        raise InputError(
+            f"attention_levels = {list(s.attention_levels)}, but block_out_channels has only "
+            f"levels 0 to {len(s.block_out_channels) - 1}"
+        )
     halvings = len(s.block_out_channels) - 1
     if s.image_shape[0] % 2**halvings:
         raise InputError(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from oodlib.errors import InputError
-from oodlib.presets import PRESETS
+from oodlib.presets import PRESETS, PROFILES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,13 +53,18 @@ def fingerprint(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def root() -> Path:
-    """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile above here, else `./runs`."""
-    if os.environ.get("OODLIB_RUNS"):
-        return Path(os.environ["OODLIB_RUNS"]).expanduser()
+def place(variable: str, name: str) -> Path:
+    """The folder that the environment variable names, else `name` beside the Snakefile above here, else here."""
+    if os.environ.get(variable):
+        return Path(os.environ[variable]).expanduser()
     here = Path.cwd()
     home = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
-    return Path(os.path.relpath(home)) / "runs"
+    return Path(os.path.relpath(home)) / name
+
+
+def root() -> Path:
+    """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile."""
+    return place("OODLIB_RUNS", "runs")
 
 
 class Run:
@@ -90,7 +96,11 @@ class Run:
     def require(self, path: Path, notebook: str, **parameters: object) -> Path:
         """`path`, if it is there; else an error that names the notebook which makes it, with these parameters."""
         if not path.exists():
-            given = {} if self.name in PRESETS else {"run": self.name}
+            preset, _, profile = self.name.partition("-")
+            if preset in PRESETS and profile in ("", *PROFILES[preset]):
+                given = {"preset": preset} | ({"profile": profile} if profile else {})
+            else:
+                given = {"run": self.name}
             options = "".join(f" -p {name} {value}" for name, value in {**given, **parameters}.items())
             raise InputError(
                 f"{str(path).removeprefix('../')} is not there; make it with notebook {notebook}: open it and run "
@@ -116,10 +126,14 @@ class Run:
         return True
 
     def finish(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Mark the step in `folder`, with all files in it, as done with these settings: the last file written."""
+        """Mark the step in `folder`, with all files in it, as done with these settings: the last file written.
+
+        Its checkpoints are removed.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        files = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+        files = sorted(f.name for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
         write_json(folder / "settings.json", {"settings": settings, "files": files})
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     def tables(self, name: str) -> pd.DataFrame:
         """The tables of that name, `metrics` or `scores`, of all finished detectors, as one."""

@@ -21,9 +21,10 @@ SMOKE = {
 
 
 def pytest_configure(config):
-    """No test, and no notebook under nbval, reads or writes the user's runs."""
+    """No test, and no notebook under nbval, reads or writes the user's runs and image sets."""
     config.own_runs = tempfile.TemporaryDirectory(prefix="oodlib-runs-")
     os.environ["OODLIB_RUNS"] = config.own_runs.name
+    os.environ["OODLIB_DATA"] = os.path.join(config.own_runs.name, "data")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 

@@ -70,13 +70,15 @@ def page(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    quiet = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     settings = [
         f"--port={address.rsplit(':', 1)[1]}",
         "--IdentityProvider.token=",
         f"--ServerApp.root_dir={folder}",
         f"--LabApp.workspaces_dir={folder / 'workspaces'}",
-        "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        f"--LabApp.user_settings_dir={folder / 'settings'}",
     ]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *settings]
     with (folder / "log").open("w") as log:
@@ -162,6 +164,16 @@ def shown(page) -> np.ndarray:
     return np.stack([row[:, 9 * i : 9 * i + 8] for row in rows for i in range(4)])
 
 
+def test_it_opens_with_pictures_and_verdicts(page, tmp_path):
+    """Its screenshot is figures/explorer.png: see `make screenshot`."""
+    assert page.locator(".oodlib-given").text_content() == "sum: the denoiser is given 0: 1.00, 7: 1.00"
+    chips = page.locator(".oodlib-grid span").all_text_contents()
+    assert {chip.split()[0] for chip in chips} == {"ID", "OOD"}
+    path = os.environ.get("OODLIB_SCREENSHOT", str(tmp_path / "explorer.png"))
+    page.locator(".oodlib").first.screenshot(path=path)
+    assert os.path.getsize(path) > 20_000
+
+
 @pytest.mark.parametrize(
     ("kernel", "cell", "label", "frames_wanted", "seconds_wanted"),
     [
@@ -215,12 +227,3 @@ def test_it_fits_a_window_1280_pixels_wide_and_does_not_jump(page):
         hidden, beyond = page.eval_on_selector(".oodlib", overflow)
         assert hidden <= 0 and beyond <= 0
     assert page.locator(".oodlib .jp-RenderedText, .oodlib .jupyter-widgets-error-widget").count() == 0
-
-
-def test_a_screenshot(page, tmp_path):
-    """Also what makes figures/explorer.png: see `make screenshot`."""
-    path = os.environ.get("OODLIB_SCREENSHOT", str(tmp_path / "explorer.png"))
-    page.locator(".oodlib .lm-TabBar-tab", has_text="Blend").click()
-    page.wait_for_timeout(800)
-    page.locator(".oodlib").first.screenshot(path=path)
-    assert os.path.getsize(path) > 20_000

@@ -6,8 +6,9 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
-from oodlib.data import LETTERS, OOD_SETS, SPLITS, display_name, fit_picture, load, load_ood
+from oodlib.data import LETTERS, OOD_SETS, PUBLISHED, SPLITS, display_name, load, load_ood
 from oodlib.errors import InputError
+from oodlib.images import fit_picture
 
 CHECKSUMS = {"train": "604e09fd95b1a2af", "val": "ab55b1d20d41b866", "test": "53a939b14761c88b"}
 
@@ -120,6 +121,26 @@ def test_noise_has_any_shape(name, shape):
     assert load(name, image_shape=shape).images.shape == (1000, *shape)
 
 
+@pytest.mark.parametrize("name", ["gaussian", "uniform"])
+def test_noise_comes_in_any_number_under_the_same_name(name, ood_sets):
+    sets = load_ood([f"{name}:1200"])
+    assert {name: images.shape for name, images in sets.items()} == {name: (1200, 8, 8, 1)}
+    assert np.array_equal(sets[name][:1000], ood_sets[name])
+
+
+@pytest.mark.parametrize("count", ["", "0", "-5", "many", "1e4"])
+def test_noise_in_no_number_is_refused(count):
+    with pytest.raises(InputError, match="expected a number of images after the colon: gaussian:10000"):
+        load(f"gaussian:{count}")
+
+
+@pytest.mark.parametrize(
+    "name, checksum", [("gaussian", "9dda5d337684b937"), ("uniform", "ffd742cdf97e1144")]
+)
+def test_noise_is_fixed(name, checksum, ood_sets):
+    assert hashlib.sha256(ood_sets[name].tobytes()).hexdigest()[:16] == checksum
+
+
 def test_uniform_noise_has_the_moments_of_uniform(ood_sets):
     values = ood_sets["uniform"] / 255
     assert values.mean() == pytest.approx(0.5, abs=0.005)
@@ -168,12 +189,12 @@ def test_unknown_split_is_refused():
         load("digits", "valid")
 
 
-@pytest.mark.parametrize("name", ["digit", "nowhere/pool.npz", "cifar10"])
+@pytest.mark.parametrize("name", ["digit", "nowhere/pool.npz", "cifar", "letters:10"])
 def test_unknown_set_is_refused_with_the_names_of_all(name):
     with pytest.raises(InputError) as error:
         load(name)
     assert f"image set '{name}' is not known" in str(error.value)
-    assert all(known in str(error.value) for known in ("digits", *OOD_SETS))
+    assert all(known in str(error.value) for known in ("digits", *OOD_SETS, *PUBLISHED))
 
 
 @pytest.mark.parametrize("name", ["digits", "held_out", "inverted"])
@@ -226,6 +247,40 @@ def test_files_that_are_no_pictures_are_passed_over(class_folder):
     assert load(str(class_folder), "all").class_names == ("dark", "light")
 
 
+def test_hidden_files_are_passed_over(class_folder):
+    (class_folder / "dark" / "._00.png").write_bytes(b"what macOS writes beside a picture")
+    (class_folder / ".trash").mkdir()
+    assert load(str(class_folder), "all").class_names == ("dark", "light")
+
+
+def test_a_class_without_pictures_is_named(class_folder):
+    (class_folder / "middle").mkdir()
+    (class_folder / "middle" / "notes.txt").write_text("to do")
+    with pytest.raises(InputError, match=r"class folder .*middle holds no images; add some or remove it"):
+        load(str(class_folder), "train")
+
+
+def test_a_split_without_images_is_refused(tmp_path):
+    for name in ("dark", "light"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "a.png")
+    with pytest.raises(
+        InputError, match=r"no image of .* falls to its val split; it needs more images a class"
+    ):
+        load(str(tmp_path), "val")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_a_grey_picture_among_rgb_has_three_equal_channels(tmp_path, mode):
+    Image.new("RGB", (32, 32), (200, 100, 0)).save(tmp_path / "a.png")
+    grey = Image.fromarray(np.full((32, 32), 255 * 257, np.uint16))
+    grey = grey if mode == "I;16" else Image.new("L", (32, 32), 255).convert(mode)
+    grey.save(tmp_path / ("b.tif" if mode == "CMYK" else "b.png"))
+    images = load(str(tmp_path), image_shape=(32, 32, 3)).images
+    assert images[0, 0, 0].tolist() == [200, 100, 0]
+    assert (images[1] == 255).all()
+
+
 def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no images \(.*\.png"):
         load(str(tmp_path))
@@ -237,6 +292,24 @@ def test_corrupted_picture_is_named(tmp_path, content):
     Image.effect_noise((64, 64), 50).save(file)
     file.write_bytes(file.read_bytes()[:900] if content == "truncated" else content)
     with pytest.raises(InputError, match=r"image .*broken\.png cannot be read .*; remove or repair it"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name, position, value, told",
+    [
+        ("a.png", 11, 12, "Truncated IHDR"),
+        ("a.bmp", 20, 255, "decompression bomb"),
+    ],
+)
+def test_a_picture_with_a_damaged_header_is_named(tmp_path, name, position, value, told):
+    Image.new("L", (16, 16)).save(tmp_path / name)
+    damaged = bytearray((tmp_path / name).read_bytes())
+    damaged[position] = value
+    (tmp_path / name).write_bytes(damaged)
+    with pytest.raises(
+        InputError, match=rf"image .*{name} cannot be read \(.*{told}.*\); remove or repair it"
+    ):
         load(str(tmp_path))
 
 
@@ -326,6 +399,14 @@ def test_two_ood_sets_of_one_name_are_refused(tmp_path):
     (tmp_path / "letters").mkdir()
     with pytest.raises(InputError, match="two OOD sets are called letters"):
         load_ood(["letters", str(tmp_path / "letters")])
+
+
+def test_an_ood_set_may_not_be_called_id_test(tmp_path):
+    (tmp_path / "id_test").mkdir()
+    with pytest.raises(
+        InputError, match="id_test is called id_test, as the ID test set is in tables; rename it"
+    ):
+        load_ood([str(tmp_path / "id_test")])
 
 
 def test_training_data_needs_labels(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -26,6 +27,42 @@ def normal(*shape, seed=0):
 def test_default_at_8_by_8_has_two_thirds_of_a_million_parameters():
     denoiser = Denoiser(tuple("01234567"), (8, 8, 1))
     assert 0.6e6 < sum(p.numel() for p in denoiser.parameters()) < 0.75e6
+
+
+def test_default_has_the_number_of_weights_that_saved_digits_models_have():
+    assert sum(p.numel() for p in Denoiser(tuple("01234567"), (8, 8, 1)).parameters()) == 652_065
+
+
+def attentions(denoiser):
+    """The levels with attention on the way down, on the way up, and that of the middle."""
+    unet = denoiser.unet
+    down = [level for level, block in enumerate(unet.down_blocks) if hasattr(block, "attentions")]
+    up = [level for level, block in enumerate(reversed(unet.up_blocks)) if hasattr(block, "attentions")]
+    return down, up, len(unet.mid_block.attentions)
+
+
+@pytest.mark.parametrize("levels", [(), (0,), (1,), (0, 1)])
+def test_attention_is_in_the_middle_and_at_the_given_levels(levels):
+    assert attentions(tiny(attention_levels=levels)) == (list(levels), list(levels), 1)
+
+
+def test_attention_has_one_head_at_each_level():
+    heads = {m.heads for m in tiny(attention_levels=(0, 1)).modules() if type(m).__name__ == "Attention"}
+    assert heads == {1}
+
+
+def test_attention_at_a_level_that_is_not_there_is_refused_on_one_line():
+    with pytest.raises(InputError, match=r"^attention level 2 is not known; choose one of 0, 1$"):
+        tiny(attention_levels=(2,))
+
+
+@torch.no_grad()
+def test_dropout_drops_in_training_alone():
+    denoiser = tiny(dropout=0.5)
+    given = normal(2, 1, 8, 8), torch.tensor([10, 500]), torch.eye(3)[:2]
+    assert torch.equal(denoiser(*given), tiny()(*given))
+    with torch.random.fork_rng(devices=[]):
+        assert not torch.equal(denoiser.train()(*given), tiny().train()(*given))
 
 
 @pytest.mark.parametrize("label", range(3))
@@ -126,11 +163,19 @@ def test_loaded_denoiser_predicts_the_same(denoiser, tmp_path):
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon"])
 def test_loaded_denoiser_has_the_same_settings(tmp_path, prediction_type):
-    saved = tiny(prediction_type=prediction_type, layers_per_block=2)
+    saved = tiny(prediction_type=prediction_type, layers_per_block=2, attention_levels=(1,), dropout=0.1)
     saved.save(tmp_path)
     loaded = Denoiser.load(tmp_path)
     assert loaded.config == saved.config
     assert loaded.noise_scheduler.config.prediction_type == prediction_type
+
+
+def test_denoiser_saved_before_attention_levels_and_dropout_loads(denoiser, tmp_path):
+    denoiser.save(tmp_path)
+    config = json.loads((tmp_path / "denoiser.json").read_text())
+    del config["attention_levels"], config["dropout"]
+    (tmp_path / "denoiser.json").write_text(json.dumps(config))
+    assert Denoiser.load(tmp_path).config == denoiser.config
 
 
 def test_loaded_denoiser_is_in_evaluation_mode(tmp_path):

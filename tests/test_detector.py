@@ -7,10 +7,11 @@ import torch
 import torchvision
 from PIL import Image
 
-from oodlib.data import fit_picture, load
+from oodlib.data import load
 from oodlib.detector import BACKBONES, Detector, make_backbone
 from oodlib.errors import InputError
 from oodlib.heads import HEADS
+from oodlib.images import fit_picture
 from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
 
 TRAIN, VAL, TEST = (load("digits", split) for split in ("train", "val", "test"))

@@ -1,11 +1,13 @@
 import copy
 import itertools
+import time
 
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from oodlib import training
 from oodlib.data import load
 from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
@@ -14,7 +16,7 @@ from oodlib.heads import HEADS, uniform_cross_entropy
 from oodlib.presets import PRESETS
 from oodlib.presets import settings as presets_settings
 from oodlib.seeds import generator
-from oodlib.training import Progress, augment, batches, ema_with_warmup, fit_denoiser, fit_detector
+from oodlib.training import Progress, augment, batches, ema_weight, fit_denoiser, fit_detector
 
 TRAIN = load("digits", "train")
 IMAGES, LABELS = TRAIN.images[:48], TRAIN.labels[:48]
@@ -116,15 +118,24 @@ def test_augmentation_of_a_seed_is_the_same():
     assert torch.equal(augment(images, True, generator(1)), augment(images, True, generator(1)))
 
 
-@pytest.mark.parametrize("updates, decay", [(1, 2 / 11), (4, 5 / 14), (90, 0.91), (10**6, 0.995)])
-def test_ema_warms_up_by_hand(updates, decay):
-    averaged, current = (
-        [torch.tensor([1.0]), torch.tensor([[2.0]])],
-        [torch.tensor([5.0]), torch.tensor([[0.0]])],
-    )
-    ema_with_warmup(0.995)(averaged, current, torch.tensor(updates))
-    assert_close(averaged[0], torch.tensor([decay * 1.0 + (1 - decay) * 5.0]))
-    assert_close(averaged[1], torch.tensor([[decay * 2.0]]))
+@pytest.mark.parametrize("step, weight", [(1, 1.0), (2, 9 / 11), (5, 9 / 14), (91, 0.09), (10**6, 0.005)])
+def test_weight_of_a_step_in_the_average_by_hand(step, weight):
+    assert ema_weight(step, 0.995) == pytest.approx(weight)
+
+
+def test_denoiser_ends_with_the_average_of_its_steps_by_hand(monkeypatch):
+    taken = []
+    usual = torch.optim.AdamW.step
+
+    def step(optimizer):
+        usual(optimizer)
+        taken.append(optimizer.param_groups[0]["params"][0].detach().double().clone())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    denoiser, _ = fit_tiny(steps=3, ema_decay=0.6)
+    second = (2 * taken[0] + 9 * taken[1]) / 11
+    expected = (3 * second + 9 * taken[2]) / 12
+    assert_close(next(denoiser.parameters()).double(), expected, rtol=1e-5, atol=1e-8)
 
 
 def make_detector(head="arcface", **options):
@@ -243,9 +254,8 @@ def test_first_step_of_a_detector_is_nesterov_by_hand():
 
 
 def test_diverged_detector_is_told_on_one_line_with_its_step():
-    with pytest.raises(
-        InputError, match=r"^detector: the loss is (nan|inf) at step \d; lower the learning rate$"
-    ):
+    told = r"^detector: the loss is (nan|inf) at step \d, where the learning rate is \S+; lower it$"
+    with pytest.raises(InputError, match=told):
         fit(make_detector("softmax"), learning_rate=1e30)
 
 
@@ -312,9 +322,8 @@ def test_denoiser_takes_its_number_of_steps(steps):
 
 
 def test_diverged_denoiser_is_told_on_one_line_with_its_step():
-    with pytest.raises(
-        InputError, match=r"^denoiser: the loss is (nan|inf) at step \d; lower the learning rate$"
-    ):
+    told = r"^denoiser: the loss is (nan|inf) at step \d, where the learning rate is \S+; lower it$"
+    with pytest.raises(InputError, match=told):
         fit_tiny(learning_rate=1e30)
 
 
@@ -333,25 +342,154 @@ def test_training_leaves_the_global_random_state(train):
 def test_progress_keeps_a_hundred_means_of_the_loss():
     progress = Progress("work", 1000, 16)
     for step in range(1, 1001):
-        progress.update(step, torch.tensor(float(step)))
+        progress.update(step, torch.tensor(float(step)), 0.1)
     assert progress.history[:2] == [{"step": 10, "loss": 5.5}, {"step": 20, "loss": 15.5}]
     assert len(progress.history) == 100
+
+
+def test_progress_keeps_the_same_curve_however_often_it_looks_and_saves():
+    losses = torch.rand(1000, generator=generator(0))
+    plain, often = Progress("work", 1000, 16), Progress("work", 1000, 16, every_s=0, prints=False)
+    for step, loss in enumerate(losses, start=1):
+        plain.update(step, loss, 0.1)
+        often.update(step, loss, 0.1)
+        state = often.state_dict()
+        often = Progress("work", 1000, 16, every_s=0, prints=False)
+        often.load_state_dict(state)
+    assert often.history == plain.history
 
 
 def test_progress_prints_its_last_step(capsys):
     progress = Progress("work", 3, 16)
     for step in range(1, 4):
-        progress.update(step, torch.tensor(2.0))
+        progress.update(step, torch.tensor(2.0), 0.1)
     assert capsys.readouterr().out.startswith("work: step 3 of 3, loss 2.000, ")
 
 
+def test_progress_tells_speed_and_time_left_since_it_was_resumed(capsys, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("work", 200, 16)
+    progress.load_state_dict({"step": 100, "history": [], "sum": 0.0, "count": 0})
+    for step in range(101, 111):  # two seconds a step
+        now[0] += 2
+        progress.update(step, torch.tensor(1.0), 0.1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "work: step 103 of 200, loss 1.000, 8 images/s, 194 s left"
+    assert len(lines) == 3
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_progress_stops_at_a_loss_that_is_no_number(value):
+def test_progress_stops_at_a_loss_that_is_no_number_and_names_its_step(value):
     progress = Progress("work", 300, 16)
-    progress.update(1, torch.tensor(value))
-    progress.update(2, torch.tensor(1.0))
-    with pytest.raises(InputError, match=f"work: the loss is {value} at step 3; lower the learning rate"):
-        progress.update(3, torch.tensor(1.0))
+    progress.update(1, torch.tensor(1.0), 0.1)
+    progress.update(2, torch.tensor(value), 0.25)
+    told = f"^work: the loss is {value} at step 2, where the learning rate is 0.25; lower it$"
+    with pytest.raises(InputError, match=told):
+        progress.update(3, torch.tensor(value), 0.2)
+
+
+def test_progress_stops_at_weights_that_are_no_numbers():
+    weights = torch.ones(2, 3)
+    progress = Progress("work", 3, 16, [weights])
+    progress.update(1, torch.tensor(1.0), 0.1)
+    weights[1, 2] = torch.inf
+    with pytest.raises(InputError, match="work: the weights are not finite at step 2"):
+        progress.update(2, torch.tensor(1.0), 0.1)
+
+
+def test_progress_looks_at_the_loss_after_a_while_and_not_at_each_step(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress, looked = Progress("work", 100_000, 16), []
+    usual = progress.check
+    monkeypatch.setattr(progress, "check", lambda: (looked.append(progress.step), usual()))
+    for step in range(1, 501):
+        now[0] = step / 40
+        progress.update(step, torch.tensor(1.0), 0.1)
+    assert looked == [200, 400]  # every five seconds
+
+
+def floating(model):
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
+@pytest.mark.parametrize("train", [fit, fit_tiny])
+def test_bf16_trains_nearly_like_fp32(train):
+    exact, rounded = train(), train(precision="bf16")
+    assert not same_weights(exact[0], rounded[0])
+    assert {tensor.dtype for tensor in floating(rounded[0]).values()} <= {torch.float32, torch.float64}
+    np.testing.assert_allclose(rounded[1]["loss"], exact[1]["loss"], rtol=0.05)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_see_float32_features_under_bf16(head, monkeypatch):
+    seen = []
+    usual = HEADS[head].training_logits
+
+    def training_logits(self, features, labels):
+        logits = usual(self, features, labels)
+        seen.extend((features.dtype, logits.dtype, torch.is_autocast_enabled("cpu")))
+        return logits
+
+    monkeypatch.setattr(HEADS[head], "training_logits", training_logits)
+    fit(make_detector(head), epochs=0.1, precision="bf16")
+    assert set(seen) == {torch.float32, False}
+
+
+@pytest.mark.parametrize("train", [fit, fit_tiny])
+def test_unknown_precision_is_refused_on_one_line(train):
+    with pytest.raises(InputError, match=r"^precision 'fp16' is not known; choose one of fp32, bf16$"):
+        train(precision="fp16")
+
+
+def batches_seen(monkeypatch, **options):
+    """The batches that the denoiser's loss gets, and all else it gets, with its network left out."""
+    seen = []
+
+    def loss(self, *given):
+        seen.append(given)
+        return self.label_embedding.weight.sum() + sum(0 * p.sum() for p in self.parameters())
+
+    monkeypatch.setattr(Denoiser, "loss", loss)
+    fit_tiny(steps=6, batch_size=48, **options)
+    return seen
+
+
+def test_flip_mirrors_half_of_the_images_and_changes_nothing_else(monkeypatch):
+    plain, flipped = batches_seen(monkeypatch), batches_seen(monkeypatch, flip=True)
+    mirrored = 0
+    for first, second in zip(plain, flipped, strict=True):
+        for image, changed in zip(first[0], second[0], strict=True):
+            is_same, is_mirrored = torch.equal(image, changed), torch.equal(image.flip(2), changed)
+            assert is_same or is_mirrored
+            mirrored += not is_same
+        assert all(torch.equal(a, b) for a, b in zip(first[1:], second[1:], strict=True))
+    assert 0.4 < mirrored / (6 * 48) < 0.6
+
+
+def test_denoiser_sees_images_from_minus_1_to_1(monkeypatch):
+    batch = batches_seen(monkeypatch)[0][0]
+    order = next(batches(48, 48, generator(0, "order")))
+    assert_close(batch, torch.tensor(IMAGES[order]).permute(0, 3, 1, 2) / 127.5 - 1)
+
+
+def test_compiled_denoiser_is_the_same(monkeypatch):
+    compiled = []
+
+    def compile(function):
+        compiled.append(function)
+        return lambda *given: function(*given)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    assert same_weights(fit_tiny(compile=True)[0], fit_tiny()[0])
+    assert len(compiled) == 1
+
+
+def test_batch_that_processes_cannot_share_is_refused_on_one_line(monkeypatch):
+    monkeypatch.setattr(training, "launched", lambda device: (0, 3))
+    with pytest.raises(InputError, match=r"^batch_size 16 is shared by 3 processes; choose a multiple of 3$"):
+        fit_tiny()
 
 
 def test_learned_scale_is_normalised_once_a_step_over_digits_and_outliers():

@@ -1,0 +1,94 @@
+"""Image sets from files: a folder of pictures, or an `.npz`."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from oodlib.errors import InputError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+class ImageSet(NamedTuple):
+    """A set of images, with labels where it has them."""
+
+    images: np.ndarray
+    """uint8, (N, H, W, C) with C = 1 (grey) or 3 (RGB)."""
+    labels: np.ndarray | None
+    """int64 (N,), indices into `class_names`; None where the set has no classes."""
+    class_names: tuple[str, ...]
+
+
+def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture of any size, centre-cropped and scaled to `image_shape` and turned grey or RGB; uint8."""
+    height, width, channels = image_shape
+    if picture.mode.startswith("I;16"):  # which Pillow would clip to 255, not scale
+        picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BOX)).reshape(image_shape)
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The image files at any depth, in the order of their names, but for hidden ones."""
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in files if not any(s.startswith(".") for s in p.relative_to(folder).parts))
+
+
+def opened(file: Path) -> Image.Image:
+    """A picture, decoded; one that cannot be is an `InputError`."""
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+            return picture
+    except Exception as error:  # of many kinds: each format's decoder raises its own
+        raise InputError(f"image {file} cannot be read ({error}); remove or repair it") from error
+
+
+def from_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
+    """All pictures in a folder, at `image_shape`; sub-folders are classes unless a picture lies beside them."""
+    files = pictures(folder)
+    if not files:
+        raise InputError(f"folder {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    images = np.empty((len(files), *image_shape), np.uint8)
+    for i, file in enumerate(files):
+        images[i] = fit_picture(opened(file), image_shape)
+    parents = [p.relative_to(folder).parts[0] if p.parent != folder else None for p in files]
+    if None in parents:
+        return ImageSet(images, None, ())
+    class_names = tuple(sorted(set(parents)))
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and entry.name not in class_names and not entry.name.startswith("."):
+            raise InputError(f"class folder {entry} holds no images; add some or remove it")
+    labels = np.array([class_names.index(parent) for parent in parents], np.int64)
+    return ImageSet(images, labels, class_names)
+
+
+def from_npz(path: Path) -> ImageSet:
+    """`images`, uint8, N x H x W or N x H x W x C, and `labels`, integers from 0, where the file has them."""
+    try:
+        with np.load(path) as file:
+            if "images" not in file:
+                raise InputError(f"{path} holds {', '.join(file)}; it needs an array called images")
+            images, labels = file["images"], file["labels"] if "labels" in file else None
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); write it with numpy.savez") from error
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise InputError(
+            f"images in {path} are {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C"
+        )
+    if labels is None:
+        return ImageSet(images, None, ())
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise InputError(f"labels in {path} must be {len(images)} integers from 0, one for each image")
+    missing = sorted(set(range(labels.max() + 1)) - set(labels.tolist()))
+    if missing:
+        raise InputError(f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps")
+    return ImageSet(images, labels.astype(np.int64), tuple(str(c) for c in range(labels.max() + 1)))
