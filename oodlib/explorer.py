@@ -29,6 +29,7 @@ from oodlib.presets import Settings
 from oodlib.rendering import (
     BLEND_FRAMES,
     IMAGES,
+    MAX_SEED,
     Drawing,
     Renderer,
     State,
@@ -44,6 +45,7 @@ DRAFT_ABOVE_S = 0.06  # a render slower than this is drawn in few steps while a 
 REST_S = 0.05  # ... and in full when none has moved for so long
 # Python takes its lock from a computing cell after 5 ms. An image needs it thousands of times: 60 ms become 10 s.
 SWITCH_INTERVAL_S = 1e-5
+NO_DETECTOR = ("none in this run: see notebook 3", "")  # a value of None would show as an empty box
 TABS = ("Blend", "Denoising", "Pairs", "Export")
 
 CSS = f"""<style>
@@ -123,6 +125,27 @@ def _grid(cells: Sequence[str], columns: int) -> str:
     return f'<div class="oodlib-grid" style="{style}">{"".join(cells)}</div>'
 
 
+_open: set["Explorer"] = set()
+_switch_interval_s = sys.getswitchinterval()
+
+
+def _hurry(explorer: "Explorer") -> None:
+    """Have Python's lock change hands fast while any explorer is open."""
+    global _switch_interval_s
+    if not _open:
+        _switch_interval_s = sys.getswitchinterval()
+    _open.add(explorer)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def _relax(explorer: "Explorer") -> None:
+    """As it was before, when the last one is closed."""
+    if explorer in _open:
+        _open.remove(explorer)
+        if not _open:
+            sys.setswitchinterval(_switch_interval_s)
+
+
 class Explorer:
     """The explorer as something to display; `render` draws at once and returns the images.
 
@@ -146,19 +169,18 @@ class Explorer:
         self._arranging: int | None = None  # the thread that sets several widgets as one
         self._drawn: State | None = None
         self._is_draft = False
+        self._has_failed = False  # an error is shown, so that the state drawn last is worth drawing again
         self._is_newer = threading.Event()  # set while a change waits for the lock
         self._seconds = 0.0
         self._timer: threading.Timer | None = None
         self._drawing: Drawing | None = None
         self._blend_drawn = self._pairs_drawn = self._histograms_drawn = None
+        self._axes: dict[str, tuple[float, ...]] = {}
         names = list(self._renderer.detectors)
         default = f"{settings.head.replace('_', ' ')}, seed {settings.seed}"
-        self._make(names)
-        self._switch_interval_s = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         sampling = settings.only("mix", "seed", "guidance_scale", "num_inference_steps", "scheduler")
         last = len(self.class_names) - 1
-        self.state = State(
+        first = State(
             class_names=self.class_names,
             weights=tuple(float(c in (0, last)) for c in range(last + 1)),
             detector=default if default in names else next(iter(names), None),
@@ -166,6 +188,13 @@ class Explorer:
             step=settings.num_inference_steps,
             **sampling,
         )
+        self._make(names)
+        _hurry(self)
+        try:
+            self.state = first
+        except Exception:
+            self.close()
+            raise
         self.render()  # once more, since the first drawing sets things up and would show too long a time
 
     # The state: what the widgets say.
@@ -187,7 +216,7 @@ class Explorer:
                 guidance_scale=self._guidance.value,
                 num_inference_steps=self._steps.value,
                 scheduler=self._scheduler.value,
-                detector=self._detector.value,
+                detector=self._detector.value or None,
                 blend=tuple(box.value for box in self._blend_pair),
                 frame=self._frame.value,
                 step=self._step.value,
@@ -210,7 +239,9 @@ class Explorer:
                 self._guidance.value = state.guidance_scale
                 self._steps.value = self._step.max = state.num_inference_steps
                 self._scheduler.value = state.scheduler
-                self._detector.value = state.detector
+                self._detector.value = state.detector or (
+                    None if self._renderer.detectors else NO_DETECTOR[1]
+                )
                 for box, value in zip(self._blend_pair, state.blend, strict=True):
                     box.value = value
                 self._frame.value, self._step.value = state.frame, state.step
@@ -225,7 +256,7 @@ class Explorer:
     def close(self) -> None:
         """Close every widget of the explorer."""
         with self._lock:
-            sys.setswitchinterval(self._switch_interval_s)
+            _relax(self)
             if self._timer:
                 self._timer.cancel()
             for widget in (self._link, *_family(self.widget)):
@@ -290,6 +321,7 @@ class Explorer:
         try:
             yield
         except Exception as error:
+            self._has_failed = True
             name = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             line = " ".join(f"{name}{error}".split())
             self._message.value = (
@@ -313,7 +345,7 @@ class Explorer:
                 with self._together():
                     self._step.max = self._step.value = self._steps.value
             state = self.state
-            if state == self._drawn and not self._is_draft:
+            if state == self._drawn and not self._is_draft and not self._has_failed:
                 return
             is_slow = self._seconds > DRAFT_ABOVE_S and state.num_inference_steps > DRAFT_STEPS
             self._show(state, DRAFT_STEPS if is_slow else None)
@@ -341,6 +373,7 @@ class Explorer:
         self._show_histograms(state, drawing)
         words = html.escape(self._words(state))
         self._label.value = f'<div class="oodlib-line oodlib-given" title="{words}"><b>{words}</b></div>'
+        self._has_failed = False
         steps = f"draft, {draft_steps} steps" if draft_steps else f"{state.num_inference_steps} steps"
         self._message.value = (
             f'<div class="oodlib-line">{IMAGES} pictures in {1000 * drawing.seconds:.0f} ms, {steps}</div>'
@@ -536,7 +569,7 @@ class Explorer:
             style={"button_width": "86px"},
         )
         self._seed = w.BoundedIntText(
-            0, min=0, max=2**31, description="noise seed", layout=w.Layout(width="156px")
+            0, min=0, max=MAX_SEED, description="noise seed", layout=w.Layout(width="156px")
         )
         reroll = _button("re-roll", "the next noise seed", lambda _: self._reroll(), "64px")
         self._lock_noise = w.ToggleButton(
@@ -552,9 +585,7 @@ class Explorer:
         )
         self._steps = w.BoundedIntText(8, min=1, max=1000, description="steps", **wide)
         self._scheduler = w.Dropdown(options=list(SCHEDULERS), description="sampler", **wide)
-        self._detector = w.Dropdown(
-            options=detectors or [("none in this run: see notebook 3", None)], description="detector", **wide
-        )
+        self._detector = w.Dropdown(options=detectors or [NO_DETECTOR], description="detector", **wide)
         left = w.VBox(
             [
                 w.HTML('<div class="oodlib-line"><b>Weight of each class</b></div>'),
@@ -606,7 +637,7 @@ class Explorer:
             _answer_where_asked(widget)
 
         drawing = (self._mix, self._seed, self._guidance, self._steps, self._scheduler, self._detector)
-        for control in (*self._weights, *drawing):
+        for control in (*self._weights, *drawing, self._lock_noise):
             control.observe(self._changed, "value")
         for box in self._blend_pair:
             box.observe(self._pair_changed, "value")

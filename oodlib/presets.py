@@ -7,7 +7,6 @@ any work starts. This module imports nothing heavy, so that a mistake shows at o
 import ast
 import difflib
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -38,7 +37,7 @@ def _integer(low: int, high: int | None = None) -> Rule:
 
 def _number(low: float, high: float, *, open_low: bool = False) -> Rule:
     def check(name: str, value: object) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not low <= value <= high or (open_low and value == low):
             hint = ", without quotes and as 1.0e-4 in YAML" if isinstance(value, str) else ""
             raise _reject(name, value, f"a number {'above' if open_low else 'from'} {low} to {high}{hint}")

@@ -61,10 +61,14 @@ def build(preset: str, run: Run, folder: Path) -> None:
     The thresholds, the Mahalanobis statistics and the scores are those of the rounded weights.
     """
     chosen = settings(preset=preset)
+    sources = {outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in OUTLIERS}
+    run.require(run.denoiser / "settings.json", "01_train_ddpm")
+    for outliers, source in sources.items():
+        run.require(source / "settings.json", "03_train_detector", outliers=outliers)
     shutil.rmtree(folder, ignore_errors=True)
     ship = Run(str(folder))
 
-    denoiser = Denoiser.load(run.require(run.denoiser / "settings.json", "01_train_ddpm").parent)
+    denoiser = Denoiser.load(run.denoiser)
     _round(denoiser)
     denoiser.save(ship.denoiser)
     _finish(run.denoiser, ship.denoiser)
@@ -73,9 +77,8 @@ def build(preset: str, run: Run, folder: Path) -> None:
         data.load(chosen.id_data, split, image_shape=chosen.image_shape) for split in data.SPLITS
     )
     sets = {ID_TEST: test.images, **data.load_ood(chosen.ood_sets, chosen.image_shape)}
-    for outliers in OUTLIERS:
-        source, target = (r.detector(chosen.head, outliers, chosen.seed) for r in (run, ship))
-        run.require(source / "settings.json", "03_train_detector", outliers=outliers)
+    for outliers, source in sources.items():
+        target = ship.detector(chosen.head, outliers, chosen.seed)
         detector = Detector.load(source)
         _round(detector)
         detector.fit_scores(train.images, train.labels, val.images, chosen.tpr)

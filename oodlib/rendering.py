@@ -5,7 +5,6 @@ No widgets here. Everything is a function of a `State`, and the same state gives
 
 import itertools
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ IMAGES = 8  # drawn at once, from noises 0 to 7 of a seed
 BLEND_FRAMES = 11
 MIXTURES_PER_PAIR = 4
 TOP = 3
+MAX_SEED = 2**31
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ class State:
         for name, value, low, high in (
             *((f"weights[{i}]", w, 0, 1) for i, w in enumerate(self.weights)),
             *((f"blend[{i}]", c, 0, classes - 1) for i, c in enumerate(self.blend)),
+            ("seed", self.seed, 0, MAX_SEED),
             ("frame", self.frame, 0, BLEND_FRAMES - 1),
             ("step", self.step, 0, self.num_inference_steps),
         ):
             kinds = (int, float) if name.startswith("weights") else (int,)
-            if type(value) not in kinds or not math.isfinite(value) or not low <= value <= high:
+            if type(value) not in kinds or not low <= value <= high:
                 raise InputError(f"{name} = {value!r}, expected a {kinds[-1].__name__} from {low} to {high}")
         if len(self.weights) != classes:
             raise InputError(f"{len(self.weights)} weights for {classes} classes; give one for each")
@@ -78,6 +79,8 @@ class State:
             raise InputError(f"blend = {list(self.blend)}, expected two distinct classes")
         if not isinstance(self.lock_noise, bool):
             raise InputError(f"lock_noise = {self.lock_noise!r}, expected true or false")
+        if not isinstance(self.detector, str | None):
+            raise InputError(f"detector = {self.detector!r}, expected a name or null")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -88,7 +91,7 @@ class State:
         names = [f.name for f in fields(cls)]
         try:
             given = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"this state is not JSON ({error}); paste the whole of an exported state"
             ) from None
@@ -137,15 +140,14 @@ def _given(name: str, value: object) -> object:
 
 def find_detectors(run: Run) -> dict[str, dict[str, Path]]:
     """The trained detectors of a run: folders by kind of outliers, by names such as `arcface, seed 0`."""
-    found: dict[str, dict[str, Path]] = {}
-    order = {name: i for i, name in enumerate(presets.HEADS)}
-    folders = [path.parent for path in run.detectors.glob("*-*/seed*/detector.json")]
-    for folder in sorted(folders, key=lambda f: (order.get(f.parent.name.split("-")[0], 99), f.name, f)):
-        head, kind = folder.parent.name.rsplit("-", 1)
-        name = f"{head.replace('_', ' ')}, seed {folder.name.removeprefix('seed')}"
-        found.setdefault(name, {})[kind] = folder
-    kinds = list(presets.OUTLIERS)
-    return {name: dict(sorted(f.items(), key=lambda kf: kinds.index(kf[0]))) for name, f in found.items()}
+    found: dict[tuple[str, int], dict[str, Path]] = {}
+    for head, kind in itertools.product(presets.HEADS, presets.OUTLIERS):
+        for mark in (run.detectors / f"{head}-{kind}").glob("seed*/settings.json"):
+            seed = mark.parent.name.removeprefix("seed")
+            if seed.isdecimal():
+                found.setdefault((head, int(seed)), {})[kind] = mark.parent
+    order = sorted(found, key=lambda key: (presets.HEADS.index(key[0]), key[1]))
+    return {f"{head.replace('_', ' ')}, seed {seed}": found[head, seed] for head, seed in order}
 
 
 class Verdict(NamedTuple):
@@ -254,7 +256,10 @@ class Renderer:
         found = {}
         for kind, detector in self._load(name).items():
             own = detector.head.default_score
-            table = pd.read_csv(self.detectors[name][kind] / "scores.csv", usecols=["set", own])
+            path = self.detectors[name][kind] / "scores.csv"
+            if not path.is_file():
+                raise InputError(f"{path} is not there; train the detector with notebook 03_train_detector")
+            table = pd.read_csv(path, usecols=["set", own])
             is_id = table["set"] == ID_TEST
             found[kind] = (
                 table.loc[is_id, own].to_numpy(),

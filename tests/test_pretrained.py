@@ -1,0 +1,400 @@
+"""The models that ship: whole, small, made with the present settings, and good enough to show."""
+
+import ast
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import load_file
+
+from oodlib import data, presets, pretrained
+from oodlib.denoiser import Denoiser
+from oodlib.detector import Detector
+from oodlib.errors import InputError
+from oodlib.evaluation import ID_TEST, score_table
+from oodlib.metrics import auroc, threshold_at_tpr
+from oodlib.mixup import sample
+from oodlib.presets import OUTLIERS
+from oodlib.runs import Run, fingerprint
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
+
+DIGITS = pretrained.FOLDER / "digits"
+DETECTORS = {outliers: f"detectors/arcface-{outliers}/seed0" for outliers in OUTLIERS}
+FILES = sorted(path.relative_to(DIGITS).as_posix() for path in DIGITS.rglob("*") if path.is_file())
+TENSORS = [name for name in FILES if name.endswith(".safetensors")]
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of what ships, to be damaged, in the place of it."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    return shutil.copytree(DIGITS, tmp_path / "digits")
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {split: data.load("digits", split) for split in data.SPLITS}
+
+
+@pytest.fixture(scope="module")
+def sets(splits):
+    return {ID_TEST: splits["test"].images, **data.load_ood(presets.settings().ood_sets)}
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    return {outliers: Detector.load(DIGITS / folder) for outliers, folder in DETECTORS.items()}
+
+
+@pytest.fixture(scope="module")
+def tables(detectors, sets):
+    return {outliers: score_table(detector, sets) for outliers, detector in detectors.items()}
+
+
+@pytest.fixture(scope="module")
+def pure_classes():
+    """Fifty images of each class, and the classes."""
+    classes = torch.arange(8).repeat_interleave(50)
+    return sample(Denoiser.load(DIGITS / "denoiser"), torch.eye(8)[classes]), classes.numpy()
+
+
+# Which files there are.
+
+
+def test_a_denoiser_and_the_default_heads_detectors_ship():
+    held = {"denoiser": ["denoiser.json", "denoiser.safetensors", "settings.json"]}
+    for folder in DETECTORS.values():
+        held[folder] = ["detector.json", "detector.safetensors", "scores.csv", "settings.json"]
+    assert sorted(["SHA256SUMS", *(f"{folder}/{name}" for folder in held for name in held[folder])]) == FILES
+
+
+def test_all_that_ships_is_smaller_than_2_MiB():
+    assert sum(path.stat().st_size for path in pretrained.FOLDER.rglob("*") if path.is_file()) < 2 * 2**20
+
+
+def test_there_is_a_checksum_for_every_file_and_for_no_other():
+    lines = (DIGITS / "SHA256SUMS").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == [name for name in FILES if name != "SHA256SUMS"]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "SHA256SUMS"])
+def test_the_checksum_is_the_files(name):
+    checksum = hashlib.sha256((DIGITS / name).read_bytes()).hexdigest()
+    assert f"{checksum}  {name}" in (DIGITS / "SHA256SUMS").read_text().splitlines()
+
+
+def test_a_wheel_holds_them(tmp_path):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "oodlib", tmp_path / "oodlib", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
+        held = [n for n in wheel.namelist() if n.startswith("oodlib/weights/") and not n.endswith("/")]
+    assert sorted(held) == [f"oodlib/weights/digits/{name}" for name in FILES]
+
+
+@pytest.mark.parametrize("folder", ["denoiser", *DETECTORS.values()])
+def test_the_mark_lists_the_files_beside_it(folder):
+    mark = json.loads((DIGITS / folder / "settings.json").read_text())
+    beside = sorted(path.name for path in (DIGITS / folder).iterdir() if path.name != "settings.json")
+    assert mark["files"] == beside
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_weights_are_stored_in_half_precision(name):
+    kinds = {
+        tensor.dtype
+        for key, tensor in load_file(DIGITS / name).items()
+        if key not in ("whitening", "whitened_means") and not key.endswith("num_batches_tracked")
+    }
+    assert kinds == {torch.float16}
+
+
+@pytest.mark.parametrize("folder", DETECTORS.values())
+def test_mahalanobis_statistics_are_stored_in_double_precision(folder):
+    tensors = load_file(DIGITS / folder / "detector.safetensors")
+    assert tensors["whitening"].dtype == tensors["whitened_means"].dtype == torch.float64
+
+
+# What `shipped` accepts.
+
+
+def test_what_ships_is_a_run():
+    assert pretrained.shipped("digits").folder == DIGITS
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "SHA256SUMS"])
+def test_one_changed_byte_is_refused(copied, name):
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(content)
+    with pytest.raises(
+        InputError, match=f"^{name} of the models that ship for preset 'digits' is missing or"
+    ):
+        pretrained.shipped("digits")
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_missing_file_is_refused(copied, name):
+    (copied / name).unlink()
+    with pytest.raises(InputError, match=f"^{name} .* is missing or damaged; install oodlib again$"):
+        pretrained.shipped("digits")
+
+
+def test_an_untouched_copy_is_accepted(copied):
+    assert pretrained.shipped("digits").denoiser == copied / "denoiser"
+
+
+@pytest.mark.parametrize("ask", [pretrained.shipped, lambda preset: pretrained.find(preset, preset)])
+def test_a_preset_without_models_is_told_what_makes_them(ask):
+    with pytest.raises(InputError) as error:
+        ask("cifar")
+    assert str(error.value) == (
+        "no models ship for preset 'cifar'; train them with notebook 01_train_ddpm: "
+        "papermill notebooks/01_train_ddpm.ipynb out.ipynb -p preset cifar"
+    )
+
+
+# Which run `find` takes.
+
+
+@pytest.fixture
+def runs_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def train_denoiser(folder):
+    (folder / "denoiser").mkdir(parents=True)
+    (folder / "denoiser" / "settings.json").touch()
+
+
+def test_without_a_run_of_ones_own_the_shipped_models_are_found(runs_folder):
+    assert pretrained.find("digits", "digits").folder == DIGITS
+
+
+def test_the_presets_own_run_goes_before_what_ships(runs_folder):
+    train_denoiser(runs_folder / "digits")
+    assert pretrained.find("digits", "digits").folder == runs_folder / "digits"
+
+
+def test_an_unfinished_run_does_not_go_before_what_ships(runs_folder):
+    (runs_folder / "digits" / "denoiser").mkdir(parents=True)
+    assert pretrained.find("digits", "digits").folder == DIGITS
+
+
+def test_a_named_run_is_found(runs_folder):
+    train_denoiser(runs_folder / "mine")
+    assert pretrained.find("digits", "mine").folder == runs_folder / "mine"
+
+
+def test_a_named_run_without_a_denoiser_is_told_the_notebook(runs_folder):
+    with pytest.raises(InputError, match=r"mine/denoiser/settings.json is not there; .* 01_train_ddpm"):
+        pretrained.find("digits", "mine")
+
+
+# They are what the present settings describe.
+
+
+def made_with(notebook, **given):
+    """What the notebook's own code compares a finished step by, from the present settings."""
+    namespace = {
+        "settings": presets.settings(preset="digits", **given),
+        "data": data,
+        "fingerprint": fingerprint,
+        "ID_TEST": ID_TEST,
+    }
+    wanted = {"train", "val", "test", "sets", "pool", "options", "made_with"}
+    for cell in json.loads((REPOSITORY / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]:
+        source = "".join(line for line in cell["source"] if not line.startswith("%"))
+        if cell["cell_type"] != "code":
+            continue
+        for statement in ast.parse(source).body:
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            names = {node.id for t in targets for node in ast.walk(t) if isinstance(node, ast.Name)}
+            if names and names <= wanted:
+                exec(ast.unparse(statement), namespace)
+    return json.loads(json.dumps(namespace["made_with"]))
+
+
+def stored(folder):
+    return json.loads((DIGITS / folder / "settings.json").read_text())["settings"]
+
+
+def test_the_denoiser_is_of_the_present_settings_and_images():
+    assert stored("denoiser") == made_with("01_train_ddpm")
+
+
+def test_the_detector_without_outliers_is_of_the_present_settings_and_images():
+    assert stored(DETECTORS["none"]) == made_with("03_train_detector", outliers="none")
+
+
+def test_the_detector_with_outliers_is_of_the_present_settings():
+    # Not of the present images: their fingerprint covers the pool of outliers, which does not ship.
+    expected = made_with("03_train_detector", outliers="label_mixup")
+    found = stored(DETECTORS["label_mixup"])
+    assert len(found.pop("images")) == len(expected.pop("images"))
+    assert found == expected
+
+
+def test_the_detectors_are_those_of_the_presets_head_and_seed():
+    chosen = presets.settings(preset="digits")
+    run = pretrained.shipped("digits")
+    assert all(run.detector(chosen.head, outliers, chosen.seed).is_dir() for outliers in OUTLIERS)
+
+
+# How good they are. Measured values stand beside the bounds.
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_pure_classes_are_drawn_so_that_detectors_recognise_them(pure_classes, detectors, outliers):
+    images, classes = pure_classes
+    right = detectors[outliers].predict(images).classes == classes
+    assert right.mean() > 0.95  # 0.99 and 0.98
+    assert min(right[classes == c].mean() for c in range(8)) > 0.8  # 0.96 and 0.90
+
+
+def test_pure_classes_are_drawn_so_that_most_are_accepted(pure_classes, detectors):
+    assert (~detectors["none"].predict(pure_classes[0]).is_ood).mean() > 0.93  # 0.97
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_digits_of_the_test_set_are_told_apart(detectors, splits, outliers):
+    classes = detectors[outliers].predict(splits["test"].images).classes
+    assert (classes == splits["test"].labels).mean() > 0.98  # 0.992 of 361, both
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_the_threshold_keeps_95_percent_of_validation(detectors, splits, outliers):
+    detector = detectors[outliers]
+    score = detector.head.default_score
+    expected = threshold_at_tpr(detector.score(splits["val"].images), 0.95)
+    assert detector.thresholds[score] == pytest.approx(expected, abs=1e-5)
+    assert (~detector.predict(splits["val"].images).is_ood).mean() >= 0.95
+
+
+@pytest.mark.parametrize("outliers, bound", [("none", 0.96), ("label_mixup", 0.92)])  # 0.971 and 0.935
+def test_auroc_on_all_ood_sets_together(tables, outliers, bound):
+    is_id = tables[outliers]["set"] == ID_TEST
+    assert auroc(tables[outliers].loc[is_id, "cosine"], tables[outliers].loc[~is_id, "cosine"]) > bound
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_shipped_scores_are_the_detectors(tables, outliers):
+    shipped = pd.read_csv(DIGITS / DETECTORS[outliers] / "scores.csv")
+    assert shipped["set"].tolist() == tables[outliers]["set"].tolist()
+    assert np.abs(shipped["cosine"] - tables[outliers]["cosine"]).max() < 2e-5  # rounded to five digits
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_shipped_scores_have_the_detectors_auroc(tables, outliers):
+    def pooled(table):
+        is_id = table["set"] == ID_TEST
+        return auroc(table.loc[is_id, "cosine"], table.loc[~is_id, "cosine"])
+
+    shipped = pd.read_csv(DIGITS / DETECTORS[outliers] / "scores.csv")
+    assert pooled(shipped) == pytest.approx(pooled(tables[outliers]), abs=1e-4)
+
+
+# How they are made from a run.
+
+
+@torch.no_grad()
+def as_trained(module):
+    """The same model in full precision: a little off from what half precision can hold."""
+    for parameter in module.parameters():
+        parameter.mul_(1 + 1e-4)
+    return module
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A run in full precision with thresholds of 0 and no scores, and what is built of it."""
+    folder = tmp_path_factory.mktemp("build")
+    source, target = folder / "run", folder / "weights" / "digits"
+    shutil.copytree(DIGITS, source, ignore=shutil.ignore_patterns("SHA256SUMS", "scores.csv"))
+    as_trained(Denoiser.load(source / "denoiser")).save(source / "denoiser")
+    for name in DETECTORS.values():
+        detector = as_trained(Detector.load(source / name))
+        detector.thresholds = dict.fromkeys(detector.thresholds, 0.0)
+        detector.save(source / name)
+    target.mkdir(parents=True)
+    (target / "old.txt").touch()
+    pretrained.build("digits", Run(str(source)), target)
+    return source, target
+
+
+def test_what_is_built_has_valid_checksums(built, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", built[1].parent)
+    assert pretrained.shipped("digits").folder == built[1]
+
+
+def test_what_is_built_are_the_files_that_ship(built):
+    found = sorted(path.relative_to(built[1]).as_posix() for path in built[1].rglob("*") if path.is_file())
+    assert found == FILES
+
+
+def test_a_second_build_takes_the_place_of_the_first(built, tmp_path):
+    shutil.copytree(built[1], tmp_path / "digits")
+    (tmp_path / "digits" / "SHA256SUMS").write_text("")
+    pretrained.build("digits", Run(str(built[0])), tmp_path / "digits")
+    for name in FILES:
+        assert (tmp_path / "digits" / name).read_bytes() == (built[1] / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "name", ["denoiser/denoiser.safetensors", f"{DETECTORS['none']}/detector.safetensors"]
+)
+def test_weights_are_the_runs_in_half_precision(built, name):
+    ours, theirs = (load_file(folder / name) for folder in built)
+    for key, tensor in ours.items():
+        if tensor.dtype == torch.float32:
+            assert torch.equal(theirs[key], tensor.half()), key
+
+
+def test_the_mark_of_what_is_built_is_the_runs(built):
+    for folder in ("denoiser", *DETECTORS.values()):
+        ours, theirs = (json.loads((part / folder / "settings.json").read_text()) for part in built)
+        assert theirs["settings"] == ours["settings"]
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_thresholds_are_those_of_the_rounded_weights(built, splits, outliers):
+    detector = Detector.load(built[1] / DETECTORS[outliers])
+    for score, values in detector.all_scores(splits["val"].images).items():
+        assert detector.thresholds[score] == pytest.approx(threshold_at_tpr(values, 0.95), rel=1e-5), score
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_scores_are_those_of_the_rounded_weights(built, sets, outliers):
+    folder = built[1] / DETECTORS[outliers]
+    expected = score_table(Detector.load(folder), sets)["cosine"]
+    assert np.abs(pd.read_csv(folder / "scores.csv")["cosine"] - expected).max() < 2e-5
+
+
+@pytest.mark.parametrize(
+    "missing, notebook",
+    [("denoiser", "01_train_ddpm"), (DETECTORS["label_mixup"], "03_train_detector")],
+)
+def test_a_run_that_lacks_a_model_is_refused_before_anything_is_removed(built, tmp_path, missing, notebook):
+    run = shutil.copytree(built[0], tmp_path / "run", ignore=lambda folder, _: _inside(folder, missing))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    with pytest.raises(InputError, match=f"make it with notebook {notebook}"):
+        pretrained.build("digits", Run(str(run)), tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["file"]
+
+
+def _inside(folder, missing):
+    return ["settings.json"] if folder.endswith(f"/{missing}") else []
