@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from oodlib import runs
 from oodlib.errors import InputError, choice
+from oodlib.precision import autocast_and_layout
 from oodlib.seeds import initial_weights
 
 
@@ -26,6 +27,7 @@ class Denoiser(nn.Module):
         block_out_channels: Channels of each level, each a multiple of 8.
         layers_per_block: Residual blocks of each level.
         prediction_type: `v_prediction` (arXiv 2202.00512) or `epsilon`, as diffusers names them.
+        precision: `fp32`, or `bf16` for autocast to bfloat16; the weights are float32 in both.
         attention_levels: Levels with attention, counted from 0; the middle always has it.
         dropout: Share of features that each residual block drops in training.
         seed: Of the initial weights.
@@ -38,6 +40,7 @@ class Denoiser(nn.Module):
         block_out_channels: tuple[int, ...] = (32, 64),
         layers_per_block: int = 1,
         prediction_type: str = "v_prediction",
+        precision: str = "fp32",
         attention_levels: tuple[int, ...] = (),
         dropout: float = 0.0,
         seed: int = 0,
@@ -50,6 +53,7 @@ class Denoiser(nn.Module):
             block_out_channels=list(block_out_channels),
             layers_per_block=layers_per_block,
             prediction_type=prediction_type,
+            precision=precision,
             attention_levels=list(attention_levels),
             dropout=dropout,
             seed=seed,
@@ -76,6 +80,7 @@ class Denoiser(nn.Module):
                 class_embed_type="identity",
             )
             self.label_embedding = nn.Linear(len(class_names), 4 * block_out_channels[0], bias=False)
+        self.unet.to(memory_format=autocast_and_layout(precision, torch.device("cpu"))[1])
         self.noise_scheduler = DDPMScheduler(
             beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, clip_sample=True
         )
@@ -92,7 +97,12 @@ class Denoiser(nn.Module):
             timesteps: (N,) or a scalar, in [0, 1000).
             label_weights: (N, C); zeros for no class.
         """
-        return self.unet(noisy, timesteps, class_labels=self.label_embedding(label_weights)).sample
+        autocast, layout = autocast_and_layout(self.config["precision"], self.device)
+        with autocast:
+            labels = self.label_embedding(label_weights)
+            return self.unet(
+                noisy.contiguous(memory_format=layout), timesteps, class_labels=labels
+            ).sample.float()
 
     def loss(self, images: Tensor, label_weights: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the prediction for images in [-1, 1] with the given noise at these steps."""
@@ -101,7 +111,7 @@ class Denoiser(nn.Module):
             target = noise
         else:
             target = self.noise_scheduler.get_velocity(images, noise, timesteps)
-        return nn.functional.mse_loss(self(noisy, timesteps, label_weights).float(), target)
+        return nn.functional.mse_loss(self(noisy, timesteps, label_weights), target)
 
     def save(self, folder: Path) -> None:
         """Write `denoiser.safetensors` and then `denoiser.json` to `folder`, each atomically."""

@@ -18,6 +18,7 @@ from oodlib.errors import InputError, choice
 from oodlib.heads import make_head
 from oodlib.images import fit_picture
 from oodlib.metrics import threshold_at_tpr
+from oodlib.precision import autocast_and_layout, batch_size
 from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
 from oodlib.seeds import initial_weights
 
@@ -48,15 +49,6 @@ def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
     with torch.no_grad():
         num_features = net.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
     return net.train(), num_features
-
-
-def autocast_and_layout(precision: str, device: torch.device) -> tuple[torch.autocast, torch.memory_format]:
-    """The autocast context of a precision, `fp32` or `bf16`, and the memory layout in which its convolutions are
-    fast; fp32 keeps the plain one, which is faster at 8 x 8."""
-    choice("precision", precision, ("fp32", "bf16"))
-    is_bf16 = precision == "bf16"
-    layout = torch.channels_last if is_bf16 else torch.contiguous_format
-    return torch.autocast(device.type, torch.bfloat16, enabled=is_bf16), layout
 
 
 @contextmanager
@@ -148,10 +140,7 @@ class Detector(nn.Module):
     @torch.inference_mode()
     def all_features(self, images: Any) -> Tensor:
         """Features (N, D) of any images that `score` takes, in evaluation mode."""
-        # On the CPU larger batches are slower: memory of over 32 MiB is given back and asked for anew at each layer.
-        pixels = self.image_shape[0] * self.image_shape[1]
-        batch_size = 512 if self.device.type == "cuda" else min(512, max(1, 2**16 // pixels))
-        batches = self.to_uint8(images).split(batch_size)
+        batches = self.to_uint8(images).split(batch_size(self.image_shape, self.device))
         with evaluating(self):
             return torch.cat([self.features(batch.to(self.device)) for batch in batches])
 

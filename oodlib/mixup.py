@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oodlib import runs
+from oodlib import precision, runs
 from oodlib.denoiser import Denoiser
 from oodlib.errors import InputError, choice
 from oodlib.seeds import generator
@@ -110,7 +110,7 @@ def sample(
     init: str = "normal",
     seed: int = 0,
     noise_index: Sequence[int] | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> np.ndarray:
     """Draw an image for each row of label weights.
@@ -123,6 +123,7 @@ def sample(
         guidance_scale: Classifier-free guidance (arXiv 2207.12598), `none + scale (class - none)`; 1 is off.
         init: Initial noise, `normal` or `uniform`.
         noise_index: Which noise each image starts from; equal numbers, equal noise. None for 0 to N - 1.
+        batch_size: Images drawn at a time; None for what suits the device, at most 256.
         on_step: Called with 0 and the initial noise, and after each step with its number from 1 and the batch
             (n, channels, H, W) as it stands.
 
@@ -140,6 +141,7 @@ def sample(
     noise_index = range(len(weights)) if noise_index is None else noise_index
     if len(noise_index) != len(weights):
         raise InputError(f"{len(noise_index)} noise indices for {len(weights)} rows of label weights")
+    batch_size = batch_size or precision.batch_size(denoiser.image_shape, denoiser.device, most=256)
     height, width, channels = denoiser.image_shape
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     denoiser.eval()

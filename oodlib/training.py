@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodlib.checkpoints import Checkpoints
-from oodlib.detector import Detector, autocast_and_layout
+from oodlib.detector import Detector
 from oodlib.errors import InputError
 from oodlib.heads import CosineHead, uniform_cross_entropy
 from oodlib.runs import fingerprint
@@ -217,7 +217,6 @@ def fit_denoiser(
     label_dropout: float = 0.1,
     ema_decay: float = 0.995,
     flip: bool = False,
-    precision: str = "fp32",
     compile: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -235,7 +234,6 @@ def fit_denoiser(
         labels: Integers (N,).
         label_dropout: Share of labels replaced by zeros, which teaches it to draw without a class.
         flip: Mirror half of the images.
-        precision: `fp32`, or `bf16` for autocast to bfloat16; the weights are float32 in both.
         compile: By torch.compile, which takes minutes for a large network.
         checkpoints: A folder for checkpoints; a training with the same settings that was stopped goes on from there.
         checkpoint_every_s: Seconds between two of them.
@@ -258,7 +256,6 @@ def fit_denoiser(
     data = torch.as_tensor(images, device=device).permute(0, 3, 1, 2).contiguous()
     device, num_classes = data.device, len(denoiser.class_names)
     one_hot = F.one_hot(labels_of(data, labels, num_classes), num_classes).float().to(device)
-    autocast, layout = autocast_and_layout(precision, device)
     settings = dict(
         steps=steps,
         batch_size=batch_size,
@@ -266,13 +263,12 @@ def fit_denoiser(
         label_dropout=label_dropout,
         ema_decay=ema_decay,
         flip=flip,
-        precision=precision,
         seed=seed,
         device=device.type,
         data=fingerprint(data.cpu().numpy(), np.asarray(labels)),
         **start_of(denoiser),
     )
-    denoiser.to(device, memory_format=layout).train()
+    denoiser.to(device).train()
     ema = copy.deepcopy(denoiser)
     parameters, averaged = list(denoiser.parameters()), list(ema.parameters())
     loss_of = torch.compile(denoiser.loss) if compile else denoiser.loss
@@ -318,8 +314,7 @@ def fit_denoiser(
             if flip:
                 mirrored = torch.rand(batch_size, 1, 1, 1, generator=random_flips, device=device) < 0.5
                 batch = torch.where(mirrored[mine], batch.flip(3), batch)
-            with autocast:
-                loss = loss_of(batch, (one_hot[index] * keep)[mine], timesteps[mine], noise[mine])
+            loss = loss_of(batch, (one_hot[index] * keep)[mine], timesteps[mine], noise[mine])
             optimizer.zero_grad()
             loss.backward()
             average(loss.detach(), *(p.grad for p in parameters))

@@ -174,7 +174,6 @@ OTHER = {
         "label_dropout": 0.2,
         "ema_decay": 0.9,
         "flip": True,
-        "precision": "bf16",
         "seed": 1,
     },
     fit: {

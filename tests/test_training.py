@@ -267,12 +267,12 @@ def test_float_images_train_like_uint8():
     assert same_weights(detector, expected)
 
 
-def make_denoiser():
-    return Denoiser(tuple("01234567"), (8, 8, 1), block_out_channels=(8, 16))
+def make_denoiser(precision="fp32"):
+    return Denoiser(tuple("01234567"), (8, 8, 1), block_out_channels=(8, 16), precision=precision)
 
 
-def fit_tiny(denoiser=None, **options):
-    denoiser = denoiser or make_denoiser()
+def fit_tiny(denoiser=None, precision="fp32", **options):
+    denoiser = denoiser or make_denoiser(precision)
     return denoiser, fit_denoiser(denoiser, IMAGES, LABELS, **{"steps": 5, "batch_size": 16, **options})
 
 
