@@ -360,6 +360,7 @@ def test_weights_are_the_runs_in_half_precision(built, name):
     ours, theirs = (load_file(folder / name) for folder in built)
     for key, tensor in ours.items():
         if tensor.dtype == torch.float32:
+            assert theirs[key].dtype == torch.float16, key
             assert torch.equal(theirs[key], tensor.half()), key
 
 

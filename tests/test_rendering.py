@@ -369,19 +369,36 @@ def test_a_superseded_drawing_is_given_up_between_two_steps(renderer):
     assert len(asked) == 3
 
 
-def test_the_lock_is_free_after_a_superseded_drawing(renderer):
-    with pytest.raises(Superseded):
-        renderer.draw(digits(3), is_superseded=lambda: True)
-    taken = []
+def is_free(lock):
+    """Whether another thread could draw."""
+    found = []
 
     def take():
-        taken.append(renderer.lock.acquire(timeout=5))
-        renderer.lock.release()
+        found.append(lock.acquire(blocking=False))
+        if found[0]:
+            lock.release()
 
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
-    assert taken == [True]
+    return found[0]
+
+
+def test_the_lock_is_held_while_drawing(renderer):
+    free = []
+    renderer.draw(digits(3), 1, is_superseded=lambda: free.append(is_free(renderer.lock)))
+    assert free == [False, False]
+
+
+def test_the_lock_is_free_after_a_drawing(renderer):
+    renderer.draw(digits(3), 1)
+    assert is_free(renderer.lock)
+
+
+def test_the_lock_is_free_after_a_superseded_drawing(renderer):
+    with pytest.raises(Superseded):
+        renderer.draw(digits(3), is_superseded=lambda: True)
+    assert is_free(renderer.lock)
 
 
 @pytest.fixture
