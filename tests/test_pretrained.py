@@ -215,7 +215,7 @@ def made_with(notebook, **given):
         "fingerprint": fingerprint,
         "ID_TEST": ID_TEST,
     }
-    wanted = {"train", "val", "test", "sets", "pool", "options", "made_with"}
+    wanted = {"train", "val", "test", "sets", "pool", "options", "training", "made_with"}
     for cell in json.loads((REPOSITORY / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]:
         source = "".join(line for line in cell["source"] if not line.startswith("%"))
         if cell["cell_type"] != "code":
