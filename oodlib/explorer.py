@@ -8,7 +8,6 @@ at rest gives way to a new movement.
 import base64
 import html
 import io
-import json
 import random
 import sys
 import threading
@@ -498,7 +497,7 @@ class Explorer:
             f'<a download="{name}" href="data:{mime};base64,{base64.b64encode(content).decode()}">{words}</a>'
             for words, name, mime, content in links
         )
-        self._json.value = json.dumps(json.loads(state.to_json()))
+        self._json.value = state.to_json()
         shipped = f'pretrained.shipped("{self._preset}").denoiser'
         self._code.value = state.code(shipped if self._is_shipped else repr(str(self.run.denoiser)))
 

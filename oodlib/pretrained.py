@@ -68,9 +68,7 @@ def build(preset: str, run: Run, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     ship = Run(str(folder))
 
-    denoiser = Denoiser.load(run.denoiser)
-    _round(denoiser)
-    denoiser.save(ship.denoiser)
+    Denoiser.load(run.denoiser).save(ship.denoiser)
     _finish(run.denoiser, ship.denoiser)
 
     train, val, test = (

@@ -83,7 +83,7 @@ class State:
             raise InputError(f"detector = {self.detector!r}, expected a name or null")
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, class_names: tuple[str, ...]) -> "State":

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).parent.parent
 SMOKE = {
@@ -50,6 +51,15 @@ class Workflow:
             capture_output=True,
             text=True,
         )
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Several wait for each other where other processes have the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,10 @@ from oodlib.mixup import sample
 from oodlib.rendering import BLEND_FRAMES, IMAGES, MAX_SEED, State
 from oodlib.runs import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning"),  # from inside diffusers
+]
 
 RUN = pretrained.shipped("digits")
 DETECTOR = "arcface, seed 0"
@@ -50,15 +53,6 @@ FIRST = State(
 
 def settings(**given):
     return presets.settings(num_inference_steps=STEPS, **given)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Several wait for each other where other processes have the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,10 @@ from oodlib.rendering import (
 )
 from oodlib.runs import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning"),  # from inside diffusers
+]
 
 NAMES = ("a", "b", "c")
 RUN = pretrained.shipped("digits")
@@ -47,15 +50,6 @@ def digits(*classes, **given):
     """A state of the shipped models with weight 1 on these classes."""
     weights = tuple(float(c in classes) for c in range(8))
     return State(**{"class_names": DIGITS, "weights": weights, "detector": DETECTOR, **given})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Several wait for each other where other processes have the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
