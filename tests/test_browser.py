@@ -25,15 +25,17 @@ from oodlib import presets, pretrained
 from oodlib.explorer import Explorer
 explorer = Explorer(pretrained.shipped("digits"), presets.settings())
 explorer"""
+# Both run until the test says so, however long a drag takes where other processes have the cores.
 SLEEPING = """\
-import time
-for _ in range(70):
+import pathlib, time
+while not pathlib.Path("stop").exists():
     time.sleep(0.1)"""
 COMPUTING = """\
-import time
-end = time.time() + 7
-while time.time() < end:
-    pass"""
+import pathlib, time
+while not pathlib.Path("stop").exists():
+    end = time.time() + 0.2
+    while time.time() < end:
+        pass"""
 FINAL = """\
 import json
 print("FINAL", json.dumps([explorer.state.weights, explorer.render()[..., 0].tolist()]))"""
@@ -57,11 +59,16 @@ WATCH = """() => {
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def folder(tmp_path_factory):
+    """Where JupyterLab runs."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
     """JupyterLab with the explorer shown, in a window 1280 pixels wide."""
     from playwright.sync_api import sync_playwright
 
-    folder = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source) for source in (SLEEPING, COMPUTING, FINAL, EXPLORER)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
@@ -184,10 +191,11 @@ def test_it_opens_with_pictures_and_verdicts(page, tmp_path):
     ],
 )
 def test_the_pictures_follow_a_dragged_slider(
-    page, kernel, cell, label, frames_wanted, seconds_wanted, capsys
+    page, folder, kernel, cell, label, frames_wanted, seconds_wanted, capsys
 ):
     for attempt in range(5):  # other processes may take the cores from one drag
         if cell is not None:
+            (folder / "stop").unlink(missing_ok=True)
             run_cell(page, cell)
         page.evaluate("window.frames_shown = []")
         share = (0.8, 0.5)[attempt % 2]
@@ -195,6 +203,10 @@ def test_the_pictures_follow_a_dragged_slider(
         page.wait_for_timeout(300)
         status = page.locator(".jp-Notebook-ExecutionIndicator").get_attribute("data-status")
         page.wait_for_timeout(1700)
+        if cell is not None:
+            (folder / "stop").touch()
+            prompt = page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt")
+            _wait(lambda prompt=prompt: "*" not in prompt.text_content(), "the cell to end", 30)
         frames = page.evaluate("window.frames_shown")
         during = {pixels for when, pixels, _ in frames if when <= up}
         settled = (next(when for when, _, given in frames if given == frames[-1][2]) - up) / 1000
