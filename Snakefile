@@ -3,6 +3,7 @@
     snakemake --cores all                                       the digits run, into runs/digits
     snakemake --cores all --config 'heads=[arcface]' run=mine   some heads only, into runs/mine
     snakemake --cores all --config preset=cifar10               the paper's experiment, into runs/cifar10
+    snakemake --cores all --config outliers=all run=study 'seeds=[0,1,2,3,4]'   every kind of outliers, compared
     snakemake --profile profiles/slurm                          the same on a cluster
 
 Each rule hands its parameters to papermill. The executed notebook is the rule's log and stays when it fails.
@@ -31,9 +32,12 @@ chosen = settings(preset=preset, profile=config.get("profile"), heads=config.get
 name = str(config.get("run", chosen.run))
 defaults = PRESETS[preset] | PROFILES[preset].get(chosen.profile, {})
 run = name if os.sep in name else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), name)
-outliers = config.get("outliers", list(OUTLIERS))
+outliers = config.get("outliers", ["none", chosen.outliers])
+if outliers == "all":
+    outliers = list(OUTLIERS)
 for kind in outliers:
     choice("outliers", kind, OUTLIERS)
+pools = [kind for kind in outliers if kind not in ("none", "virtual")]
 
 # What a notebook prints goes to the terminal; what the kernel says about itself goes to a log, whose end is shown
 # on failure.
@@ -61,21 +65,27 @@ def code(notebook):
 DETECTOR_FILES = [
     f"{run}/detectors/{{head}}-{{outliers}}/seed{seed}/{file}"
     for seed in chosen.seeds
-    for file in ("detector.safetensors", "detector.json", "scores.csv", "metrics.csv", "history.csv", "settings.json")
+    for file in (
+        *("detector.safetensors", "detector.json", "scores.csv", "metrics.csv", "validation.csv"),
+        *("history.csv", "settings.json"),
+    )
 ]
 DETECTORS = expand(DETECTOR_FILES, head=chosen.heads, outliers=outliers)
 DENOISER = [f"{run}/denoiser/{file}" for file in ("denoiser.safetensors", "denoiser.json", "history.csv", "settings.json")]
-POOL = [f"{run}/outliers/{file}" for file in ("pool.npz", "settings.json")]
+POOL = [f"{run}/outliers/{{outliers}}/{file}" for file in ("pool.npz", "purity.csv", "settings.json")]
 CURVES = expand(f"{run}/figures/{{kind}}_{{head}}.png", kind=["scores", "roc"], head=chosen.heads)
 RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results.png"] if len(outliers) == 2 else [])]
+STUDY = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study.png")]
 
 
 rule all:
     input:
-        [*DENOISER, *POOL] if "label_mixup" in outliers else [],
+        DENOISER if pools else [],
+        expand(POOL, outliers=pools),
         DETECTORS,
         CURVES,
         RESULTS,
+        STUDY if "none" in outliers and len(outliers) > 2 else [],
     message:
         "All there"
 
@@ -106,18 +116,16 @@ rule label_mixup:
         DENOISER,
     output:
         POOL,
-        f"{run}/figures/label_mixup.png",
-        f"{run}/figures/outliers.png",
-        f"{run}/figures/outlier_distance.png",
+        [f"{run}/figures/{kind}_{{outliers}}.png" for kind in ("outliers", "purity", "purity_map")],
     log:
-        notebook=f"{run}/notebooks/02_label_mixup.ipynb",
-        stderr=f"{run}/logs/02_label_mixup.txt",
+        notebook=f"{run}/notebooks/02_label_mixup-{{outliers}}.ipynb",
+        stderr=f"{run}/logs/02_label_mixup-{{outliers}}.txt",
     params:
-        given=parameters("data", "mixup"),
+        given=lambda w: parameters("data", "mixup", outliers=w.outliers),
         code=code("02_label_mixup"),
         defaults=defaults,
     message:
-        "Drawing the outlier pool"
+        "Drawing the outlier pool {wildcards.outliers}"
     shell:
         PAPERMILL
 
@@ -125,7 +133,7 @@ rule label_mixup:
 rule train_detector:
     input:
         ancient("notebooks/03_train_detector.ipynb"),
-        lambda w: f"{run}/outliers/pool.npz" if w.outliers == "label_mixup" else [],
+        lambda w: f"{run}/outliers/{w.outliers}/pool.npz" if w.outliers in pools else [],
     output:
         # The notebook keeps a seed whose files are all there, made with the same settings; hence `update`.
         update(DETECTOR_FILES),
@@ -176,5 +184,24 @@ rule compare:
         code=code("05_compare"),
     message:
         "Comparing all detectors"
+    shell:
+        PAPERMILL
+
+
+rule which_outliers:
+    input:
+        ancient("notebooks/06_which_outliers.ipynb"),
+        DETECTORS,
+        expand(POOL, outliers=pools),
+    output:
+        STUDY,
+    log:
+        notebook=f"{run}/notebooks/06_which_outliers.ipynb",
+        stderr=f"{run}/logs/06_which_outliers.txt",
+    params:
+        given=parameters("data"),
+        code=code("06_which_outliers"),
+    message:
+        "Comparing all kinds of outliers"
     shell:
         PAPERMILL

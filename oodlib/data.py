@@ -24,6 +24,8 @@ NOISE_SEED = 555  # the seed of engkarat/cosine-ood-detector, whose noise defini
 
 # Capitals that an 8 x 8 image does not tell from a digit are left out: B D G I O Q S Z.
 LETTERS = "ACEFHJKLMNPRTUVWXY"
+# Real images to train on as outliers: none of these characters is among the letters, and none looks like a digit.
+SYMBOLS = "ΓΔΛΞΠΣΨΩЖИЛЦШЩЫЮЯ→↑↓↔⇒⇔∀∇∈∏∑∞∪∩≈≠≡⊂⊕⊗"
 LETTER_FONTS = (
     "DejaVuSans.ttf",
     "DejaVuSans-Bold.ttf",
@@ -44,8 +46,8 @@ def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] 
     Args:
         source: One of
 
-            - `digits`, or the OOD sets `held_out`, `letters`, `photo_patches`, `gaussian`, `uniform`, `inverted`.
-              Noise comes in another number than 1000 as `gaussian:10000`;
+            - `digits`, or the sets of strange images `held_out`, `letters`, `symbols`, `photo_patches`, `gaussian`,
+              `uniform`, `inverted`. Noise and photo patches come in another number than 1000 as `gaussian:10000`;
             - `cifar10`, or the OOD sets `cifar100`, `svhn`, `tin_crop`, `tin_resize`, `lsun_crop`, `lsun_resize`,
               `isun`, all 32 x 32 x 3. Each is taken from `<name>-test.npz` (and `cifar10-train.npz`, all 50,000)
               in the data folder, else from the published files there, else fetched;
@@ -111,6 +113,38 @@ def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 
     return sets
 
 
+def validation_outliers(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Strange images made of ID validation images, to choose by; no test set holds their like.
+
+    - `chimera`: the upper half of one image over the lower half of one of another class;
+    - `jigsaw`: an image's four quarters, turned round by one place;
+    - `shuffled`: an image's pixels in another order;
+    - `clouds`: uniform noise on a grid of 4 x 4, scaled up.
+
+    Args:
+        images: uint8 (N, H, W, C), H and W even.
+        labels: Integers (N,), of two classes or more.
+
+    Returns:
+        N uint8 images of each kind.
+    """
+    count, height, width, channels = images.shape
+    rng = np.random.default_rng(NOISE_SEED)
+    top, left = height // 2, width // 2
+    others = [rng.choice(np.flatnonzero(labels != label)) for label in labels]
+    chimera = np.concatenate([images[:, :top], images[others][:, top:]], axis=1)
+    rows = (images[:, top:, :left], images[:, :top, :left]), (images[:, top:, left:], images[:, :top, left:])
+    jigsaw = np.concatenate([np.concatenate(row, axis=2) for row in rows], axis=1)
+    pixels = images.reshape(count, height * width, channels)
+    shuffled = np.stack([rng.permutation(image) for image in pixels]).reshape(images.shape)
+    grids = rng.integers(0, 256, (count, channels, 4, 4), np.uint8)
+    clouds = [
+        np.stack([Image.fromarray(g).resize((width, height), Image.Resampling.BILINEAR) for g in grid], -1)
+        for grid in grids
+    ]
+    return dict(chimera=chimera, jigsaw=jigsaw, shuffled=shuffled, clouds=np.stack(clouds))
+
+
 def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 images (N, H, W, C), in [0, 1]."""
     counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
@@ -129,7 +163,7 @@ def display_name(source: str) -> str:
 
 def _counted(source: str) -> tuple[str, dict[str, int]]:
     """The set and options that `gaussian:10000` names; any other source as it is."""
-    match = re.fullmatch(r"(gaussian|uniform):(.*)", source)
+    match = re.fullmatch(r"(gaussian|uniform|photo_patches):(.*)", source)
     if match is None:
         return source, {}
     if not re.fullmatch(r"[1-9]\d*", match[2]):
@@ -183,19 +217,23 @@ def _inverted(_shape: tuple[int, int, int]) -> np.ndarray:
     return 255 - load("digits", "test").images
 
 
-def _letters(_shape: tuple[int, int, int], count: int = 1000) -> np.ndarray:
-    """Capitals at 70 to 100 % of the frame's height, turned by up to 12 degrees, averaged over 8 x 8 cells."""
+def _letters(_shape: tuple[int, int, int]) -> np.ndarray:
+    return _characters(LETTERS, LETTER_FONTS, 1000)
+
+
+def _characters(characters: str, names: tuple[str, ...], count: int) -> np.ndarray:
+    """Characters at 70 to 100 % of the frame's height, turned by up to 12 degrees, averaged over 8 x 8 cells."""
     import matplotlib
 
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     images = np.empty((count, 8, 8, 1), np.uint8)
     for i in range(count):
         rng = np.random.default_rng([NOISE_SEED, i])
-        letter = LETTERS[i % len(LETTERS)]
-        font = ImageFont.truetype(fonts / LETTER_FONTS[i // len(LETTERS) % len(LETTER_FONTS)], 64)
-        left, top, right, bottom = font.getbbox(letter)
+        character = characters[i % len(characters)]
+        font = ImageFont.truetype(fonts / names[i // len(characters) % len(names)], 64)
+        left, top, right, bottom = font.getbbox(character)
         canvas = Image.new("L", (right - left, bottom - top))
-        ImageDraw.Draw(canvas).text((-left, -top), letter, fill=255, font=font)
+        ImageDraw.Draw(canvas).text((-left, -top), character, fill=255, font=font)
         height = rng.uniform(45, 64)
         width = min(64, canvas.width * height / canvas.height)
         glyph = canvas.resize((round(width), round(height)), Image.Resampling.BICUBIC)
@@ -206,19 +244,27 @@ def _letters(_shape: tuple[int, int, int], count: int = 1000) -> np.ndarray:
     return images
 
 
-def _photo_patches(_shape: tuple[int, int, int], count: int = 1000) -> np.ndarray:
-    """Squares of 8 to 128 pixels from scikit-learn's two photographs, in grey, averaged to 8 x 8."""
+def _photo_patches(shape: tuple[int, int, int], count: int = 1000) -> np.ndarray:
+    """Squares of scikit-learn's two photographs, from the image size to 128 pixels, averaged to the image size."""
     from sklearn.datasets import load_sample_images
 
-    photos = [Image.fromarray(photo).convert("L") for photo in load_sample_images().images]
-    images = np.empty((count, 8, 8, 1), np.uint8)
+    size, _, channels = shape
+    mode = "L" if channels == 1 else "RGB"
+    photos = [Image.fromarray(photo).convert(mode) for photo in load_sample_images().images]
+    images = np.empty((count, *shape), np.uint8)
     for i in range(count):
         rng = np.random.default_rng([NOISE_SEED, i])
-        photo, side = photos[i % 2], 2 ** rng.integers(3, 8)
+        photo, side = photos[i % 2], 2 ** rng.integers(size.bit_length() - 1, 8)
         left, top = rng.integers(0, photo.width - side + 1), rng.integers(0, photo.height - side + 1)
         box = (left, top, left + side, top + side)
-        images[i, ..., 0] = photo.resize((8, 8), Image.Resampling.BOX, box=tuple(map(int, box)))
+        patch = photo.resize((size, size), Image.Resampling.BOX, box=tuple(map(int, box)))
+        images[i] = np.asarray(patch).reshape(shape)
     return images
+
+
+def _symbols(_shape: tuple[int, int, int]) -> np.ndarray:
+    """Greek and Cyrillic letters, arrows, and signs of mathematics."""
+    return _characters(SYMBOLS, LETTER_FONTS[:8], 2800)  # the last two fonts have Latin letters only
 
 
 def _noise(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]):
@@ -236,6 +282,7 @@ def _noise(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]):
 OOD_SETS: dict[str, Callable[[tuple[int, int, int]], np.ndarray]] = {
     "held_out": _held_out,
     "letters": _letters,
+    "symbols": _symbols,
     "photo_patches": _photo_patches,
     "gaussian": _noise(lambda rng, shape: rng.normal(0.5, 1.0, shape)),
     "uniform": _noise(lambda rng, shape: rng.uniform(0.0, 1.0, shape)),

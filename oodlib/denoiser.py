@@ -89,17 +89,24 @@ class Denoiser(nn.Module):
     def device(self) -> torch.device:
         return self.label_embedding.weight.device
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, label_weights: Tensor) -> Tensor:
+    def forward(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        label_weights: Tensor,
+        label_embeddings: Tensor | None = None,
+    ) -> Tensor:
         """Predict v or the noise.
 
         Args:
             noisy: Noisy images (N, channels, H, W).
             timesteps: (N,) or a scalar, in [0, 1000).
             label_weights: (N, C); zeros for no class.
+            label_embeddings: (N, D), to take in place of those of the label weights.
         """
         autocast, layout = autocast_and_layout(self.config["precision"], self.device)
         with autocast:
-            labels = self.label_embedding(label_weights)
+            labels = self.label_embedding(label_weights) if label_embeddings is None else label_embeddings
             return self.unet(
                 noisy.contiguous(memory_format=layout), timesteps, class_labels=labels
             ).sample.float()

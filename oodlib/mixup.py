@@ -1,22 +1,19 @@
-"""Label mixup: mixed label weights, a sampler that draws images for them, and the pool of outliers.
+"""Label mixup: mixed label weights, and a sampler that draws images for them.
 
 The paper feeds the denoiser [1, 1] where it was trained on [1, 0] and [0, 1], and takes what it draws for
 an outlier between two classes (arXiv 2405.00631).
 """
 
 import inspect
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import diffusers
 import numpy as np
 import torch
 from torch import Tensor
 
-from oodlib import precision, runs
+from oodlib import precision
 from oodlib.denoiser import Denoiser
 from oodlib.errors import InputError, choice
 from oodlib.seeds import generator
@@ -110,6 +107,7 @@ def sample(
     init: str = "normal",
     seed: int = 0,
     noise_index: Sequence[int] | None = None,
+    label_embeddings: Tensor | None = None,
     batch_size: int | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> np.ndarray:
@@ -123,6 +121,7 @@ def sample(
         guidance_scale: Classifier-free guidance (arXiv 2207.12598), `none + scale (class - none)`; 1 is off.
         init: Initial noise, `normal` or `uniform`.
         noise_index: Which noise each image starts from; equal numbers, equal noise. None for 0 to N - 1.
+        label_embeddings: (N, D), to draw for in place of the embeddings of the weights.
         batch_size: Images drawn at a time; None for what suits the device, at most 256.
         on_step: Called with 0 and the initial noise, and after each step with its number from 1 and the batch
             (n, channels, H, W) as it stands.
@@ -146,6 +145,7 @@ def sample(
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     denoiser.eval()
     drawn = []
+    embeddings = iter(() if label_embeddings is None else label_embeddings.split(batch_size))
     for batch, index in zip(weights.split(batch_size), _chunks(noise_index, batch_size), strict=True):
         random = [generator(seed, "sampling", int(i)) for i in index]
         scheduler.set_timesteps(num_inference_steps)
@@ -153,11 +153,12 @@ def sample(
         x = x * scheduler.init_noise_sigma
         batch = batch.to(denoiser.device, x.dtype)
         extra = {"generator": random} if takes_generator else {}
+        embedding = None if label_embeddings is None else next(embeddings).to(denoiser.device)
         if on_step is not None:
             on_step(0, x)
         for step, t in enumerate(scheduler.timesteps, start=1):
             x_in = scheduler.scale_model_input(x, t)
-            output = denoiser(x_in, t, batch)
+            output = denoiser(x_in, t, batch, embedding)
             if guidance_scale != 1:
                 unconditional = denoiser(x_in, t, torch.zeros_like(batch))
                 output = unconditional + guidance_scale * (output - unconditional)
@@ -170,37 +171,3 @@ def sample(
 
 def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-class OutlierPool(NamedTuple):
-    """Synthetic outliers and what they were drawn from."""
-
-    images: np.ndarray
-    """uint8 (N, H, W, C)."""
-    pairs: np.ndarray
-    """int64 (N, 2), the two classes that were mixed."""
-    label_weights: np.ndarray
-    """float32 (N, classes), what the denoiser was given."""
-
-    def save(self, path: Path) -> None:
-        """Write as `.npz`, atomically; `data.load` reads its images too."""
-        with runs.atomic(path) as part:
-            np.savez_compressed(part, **self._asdict())
-
-
-def draw_outliers(
-    denoiser: Denoiser, images_per_pair: int, *, mix: str = "sum", mix_weight: float = 0.5, **options
-) -> OutlierPool:
-    """Draw the outlier pool: the same number of images for every unordered pair of classes, pairs in turn.
-
-    Args:
-        options: Of `sample`: scheduler, steps, guidance, initial noise and seed.
-    """
-    num_classes = len(denoiser.class_names)
-    if images_per_pair < 1:
-        raise InputError(f"images_per_pair is {images_per_pair}, expected 1 or more")
-    if num_classes < 2:
-        raise InputError("label mixup needs at least 2 classes")
-    pairs = list(itertools.combinations(range(num_classes), 2)) * images_per_pair
-    weights = pair_weights(pairs, num_classes, mix, mix_weight)
-    return OutlierPool(sample(denoiser, weights, **options), np.array(pairs), weights.numpy())

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.metrics import roc_curve
 
 ID_COLOUR, OOD_COLOUR = "#0072B2", "#E69F00"
@@ -26,7 +27,7 @@ STYLE = {
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
 }
-LABELS = {"none": "no outliers", "label_mixup": "label mixup", "id_test": "ID test"}
+LABELS = {"none": "no outliers", "real": "real outliers", "virtual": "virtual (VOS)", "id_test": "ID test"}
 
 
 def label(name: str) -> str:
@@ -107,6 +108,66 @@ def histogram(values: dict[str, np.ndarray], title: str, xlabel: str) -> Figure:
         table, x="value", hue="", stat="density", common_norm=False, element="step", ax=axes, palette=palette
     )
     axes.set(title=title, xlabel=xlabel, ylabel="density", yticks=[])
+    return figure
+
+
+@styled
+def purity_map(tables: dict[str, pd.DataFrame], title: str) -> Figure:
+    """How sure a committee is of images, against how far they lie from the training images.
+
+    Args:
+        tables: By the name of a set, columns `confidence` and `distance`; the first is drawn in the ID colour.
+    """
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    colours = ["#666666", OOD_COLOUR, "#CC79A7"]
+    order = [*list(tables)[1:], next(iter(tables))]
+    colour = dict(zip(tables, [ID_COLOUR, *colours], strict=False))
+    for name in order:
+        table = tables[name]
+        axes.scatter(table["distance"], table["confidence"], s=7, alpha=0.45, lw=0, color=colour[name])
+    handles = [Line2D([], [], marker="o", ls="", color=colour[name], label=name) for name in tables]
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.axvline(1, color="0.6", lw=0.8, ls=":")
+    axes.set(title=title, xlabel="distance to the nearest training image (1: typical of unseen ID images)")
+    axes.set(ylabel="confidence of the committee", ylim=(0, 1.03))
+    return figure
+
+
+@styled
+def pair_heatmap(shares: pd.DataFrame, title: str) -> Figure:
+    """Shares by pair of classes, a symmetric table with class names on both sides, in percent."""
+    size = 1.6 + 0.42 * len(shares)
+    figure = Figure(figsize=(size, size - 0.5), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        100 * shares,
+        annot=True,
+        fmt=".0f",
+        cmap="cividis",
+        vmin=0,
+        vmax=100,
+        linewidths=1,
+        cbar=False,
+        ax=axes,
+    )
+    axes.tick_params(length=0)
+    axes.tick_params("y", rotation=0)
+    axes.set(title=title)
+    return figure
+
+
+@styled
+def share_lines(table: pd.DataFrame, title: str, *, x: str, y: str, hue: str, xlabel: str) -> Figure:
+    """Shares in percent against `x`, a line for each value of `hue`."""
+    figure = Figure(figsize=(5, 2.6), layout="constrained")
+    axes = figure.subplots()
+    sns.lineplot(
+        table.assign(percent=100 * table[y]), x=x, y="percent", hue=hue, style=hue, markers=True, dashes=False,
+        errorbar=None, palette="colorblind", ax=axes,
+    )  # fmt: skip
+    axes.set(title=title, xlabel=xlabel, ylabel=f"{label(y)} (%)", ylim=(0, None))
+    axes.legend(title="", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

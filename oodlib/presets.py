@@ -16,7 +16,29 @@ from oodlib.errors import InputError
 
 HEADS = ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface")
 MARGIN_HEADS = ("arcface", "cosface", "sphereface")
-OUTLIERS = ("none", "label_mixup")
+
+# What a detector learns to be undecided about, and the settings that make each kind of pool differ from the preset.
+OUTLIERS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "label_mixup": {},  # the paper's: every mixture that is drawn
+    "impure_mixup": dict(confidence=(0.0, 0.9)),  # those that a committee of classifiers is unsure of
+    "distant_mixup": dict(
+        distance=(1.5, 4.0)
+    ),  # those about as far from the training images as other classes lie
+    "weighted_mixup": dict(weigh_by_impurity=True),
+    "soft_mixup": dict(
+        soft_targets=True
+    ),  # the committee's probabilities in place of the uniform distribution
+    "three_way_mixup": dict(mixed_classes=3),
+    "mask_mixup": {},
+    "weak_guidance": dict(guidance_scale=0.5),
+    "strong_guidance": dict(guidance_scale=3.0),
+    "early_stopped": {},
+    "pixel_mixup": {},
+    "uniform_noise": {},
+    "virtual": {},  # points in feature space, no images
+    "real": {},
+}
 
 Rule = Callable[[str, Any], Any]
 
@@ -100,6 +122,18 @@ def _image_shape(name: str, value: object) -> tuple[int, ...]:
     return shape
 
 
+def _window(low: float, high: float) -> Rule:
+    def check(name: str, value: object) -> tuple[float, float]:
+        ends = _list(_number(low, high))(name, value)
+        if len(ends) != 2 or ends[0] >= ends[1]:
+            raise _reject(
+                name, value, f"[lowest, highest], the first below the second, from {low:g} to {high:g}"
+            )
+        return ends
+
+    return check
+
+
 def _optional(rule: Rule) -> Rule:
     return lambda name, value: None if value is None else rule(name, value)
 
@@ -137,7 +171,14 @@ class Settings:
 
     mix: str = _setting(_choice("sum", "convex", "slerp"))
     mix_weight: float = _setting(_number(0, 1))
+    mixed_classes: int = _setting(_integer(2))
     images_per_pair: int = _setting(_integer(1))
+    confidence: tuple[float, float] | None = _setting(_optional(_window(0, 1)))
+    distance: tuple[float, float] | None = _setting(_optional(_window(0, 1000)))
+    keep_share: float = _setting(_number(0, 1, open_low=True))
+    weigh_by_impurity: bool = _setting(_flag)
+    soft_targets: bool = _setting(_flag)
+    real_outliers: str = _setting(_text)
     scheduler: str = _setting(_choice("ddpm", "ddim", "dpmsolver++", "unipc"))
     num_inference_steps: int = _setting(_integer(1, 1000))
     guidance_scale: float = _setting(_number(0, 20))
@@ -197,6 +238,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         compile=False,
         mix="sum",
         mix_weight=0.5,
+        mixed_classes=2,
+        confidence=None,
+        distance=None,
+        keep_share=1.0,
+        weigh_by_impurity=False,
+        soft_targets=False,
+        real_outliers="symbols",
         images_per_pair=100,
         scheduler="unipc",
         num_inference_steps=8,
@@ -241,6 +289,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         compile=True,
         mix="sum",
         mix_weight=0.5,
+        mixed_classes=2,
+        confidence=None,
+        distance=None,
+        keep_share=1.0,
+        weigh_by_impurity=False,
+        soft_targets=False,
+        real_outliers="photo_patches:10000",
         images_per_pair=1000,
         scheduler="unipc",
         num_inference_steps=20,
@@ -319,6 +374,7 @@ def settings(**given: Any) -> Settings:
     run = preset if profile == "full" else f"{preset}-{profile}"
     smaller = PROFILES[preset].get(profile, {})
     values = {"preset": preset, "profile": profile, "run": run, **PRESETS[preset], **smaller}
+    values |= OUTLIERS[_choice(*OUTLIERS)("outliers", given.get("outliers") or values["outliers"])]
     values |= {name: value for name, value in given.items() if value is not None}
     checked = Settings(**{f.name: f.metadata["rule"](f.name, values[f.name]) for f in fields(Settings)})
     _check_together(checked)

@@ -26,6 +26,7 @@ from oodlib.errors import InputError
 from oodlib.heads import CosineHead, uniform_cross_entropy
 from oodlib.runs import fingerprint
 from oodlib.seeds import generator
+from oodlib.virtual import VirtualOutliers
 
 if TYPE_CHECKING:  # diffusers takes seconds to import, and training a detector does not need it
     from oodlib.denoiser import Denoiser
@@ -337,6 +338,9 @@ def fit_detector(
     labels: np.ndarray,
     *,
     outliers: np.ndarray | None = None,
+    outlier_targets: np.ndarray | None = None,
+    outlier_loss_weights: np.ndarray | None = None,
+    virtual_outliers: bool = False,
     outlier_weight: float = 0.5,
     outlier_batch_size: int = 128,
     epochs: int,
@@ -359,7 +363,10 @@ def fit_detector(
         detector: Trained in place.
         images: uint8 (N, H, W, C).
         labels: Integers (N,) in [0, C).
-        outliers: uint8 (M, H, W, C), or None for plain training.
+        outliers: uint8 (M, H, W, C) with M of 2 or more, or None for plain training.
+        outlier_targets: (M, C), what to predict for each, rows that sum to 1; None for the uniform distribution.
+        outlier_loss_weights: (M,), how much each outlier counts; None for 1.
+        virtual_outliers: Draw outliers in feature space while training, in place of images.
         outlier_batch_size: Outliers in each step, beside `batch_size` ID images.
         epochs: Passes over the ID images.
         flip: Mirror half of the images.
@@ -376,6 +383,14 @@ def fit_detector(
     id_images = detector.to_uint8(images).to(device)
     id_labels = labels_of(id_images, labels, len(detector.class_names)).to(device)
     outlier_images = None if outliers is None else detector.to_uint8(outliers).to(device)
+    targets, loss_weights = (
+        None if given is None else torch.as_tensor(given, dtype=torch.float32, device=device)
+        for given in (outlier_targets, outlier_loss_weights)
+    )
+    if outliers is not None:
+        _check_outliers(len(outlier_images), targets, loss_weights, len(detector.class_names))
+    if outliers is not None and virtual_outliers:
+        raise InputError("outliers are images or virtual, not both; leave out one of them")
     settings = dict(
         outlier_weight=outlier_weight,
         outlier_batch_size=outlier_batch_size,
@@ -388,6 +403,8 @@ def fit_detector(
         device=id_images.device.type,
         data=fingerprint(id_images.cpu().numpy(), id_labels.cpu().numpy()),
         outliers=None if outliers is None else fingerprint(outlier_images.cpu().numpy()),
+        virtual_outliers=virtual_outliers,
+        exposure=fingerprint(*(t.cpu().numpy() for t in (targets, loss_weights) if t is not None)),
         **start_of(detector),
     )
     detector.to(device).train()
@@ -400,6 +417,7 @@ def fit_detector(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-6)
 
     shifts, outlier_shifts = generator(seed, "augmentation"), generator(seed, "outlier augmentation")
+    virtual, random_virtual = VirtualOutliers(len(detector.class_names)), generator(seed, "virtual outliers")
     progress = Progress(what, steps, batch_size, detector.parameters())
     saved = Checkpoints(
         checkpoints,
@@ -410,6 +428,8 @@ def fit_detector(
             schedule=schedule,
             shifts=shifts,
             outlier_shifts=outlier_shifts,
+            virtual=virtual,
+            random_virtual=random_virtual,
             progress=progress,
         ),
         checkpoint_every_s,
@@ -422,13 +442,19 @@ def fit_detector(
     for step in range(done + 1, steps + 1):
         index = next(order).to(device, non_blocking=True)
         batch, batch_labels = augment(id_images[index], flip, shifts), id_labels[index]
+        exposure = ()
         if outliers is not None:
-            unlike = outlier_images[next(outlier_order).to(device, non_blocking=True)]
-            batch = torch.cat([batch, augment(unlike, flip, outlier_shifts)])
-        logits = detector.head.training_logits(detector.features(batch), batch_labels)
+            unlike = next(outlier_order).to(device, non_blocking=True)
+            batch = torch.cat([batch, augment(outlier_images[unlike], flip, outlier_shifts)])
+            exposure = (None if given is None else given[unlike] for given in (targets, loss_weights))
+        features = detector.features(batch)
+        if virtual_outliers:
+            virtual.remember(features, batch_labels)
+            features = torch.cat([features, virtual.draw(outlier_batch_size, random_virtual)])
+        logits = detector.head.training_logits(features, batch_labels)
         loss = F.cross_entropy(logits[:batch_size], batch_labels)
-        if outliers is not None:
-            loss = loss + outlier_weight * uniform_cross_entropy(logits[batch_size:])
+        if len(logits) > batch_size:
+            loss = loss + outlier_weight * uniform_cross_entropy(logits[batch_size:], *exposure)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -438,3 +464,16 @@ def fit_detector(
     saved.save(steps)
     detector.eval()
     return pd.DataFrame(progress.history)
+
+
+def _check_outliers(
+    count: int, targets: Tensor | None, loss_weights: Tensor | None, num_classes: int
+) -> None:
+    if count < 2:
+        raise InputError(f"the outliers are {count} image, expected 2 or more; draw a pool with notebook 2")
+    if targets is not None and targets.shape != (count, num_classes):
+        raise InputError(
+            f"outlier_targets have shape {tuple(targets.shape)}, expected {count} outliers x {num_classes} classes"
+        )
+    if loss_weights is not None and (loss_weights.shape != (count,) or bool((loss_weights < 0).any())):
+        raise InputError(f"outlier_loss_weights must be {count} numbers of 0 or more, one for each outlier")

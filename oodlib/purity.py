@@ -1,0 +1,269 @@
+"""Which drawn images are outliers? The judgement of classifiers that are never evaluated, and filters by it."""
+
+import fcntl
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from oodlib.data import mean_and_std
+from oodlib.denoiser import Denoiser
+from oodlib.detector import Detector
+from oodlib.errors import InputError
+from oodlib.images import ImageSet
+from oodlib.mixup import MIX_MODES
+from oodlib.outliers import Draw, label_mixup
+from oodlib.pool import OutlierPool, joined
+from oodlib.runs import Run, fingerprint
+from oodlib.training import fit_detector
+
+COMMITTEE_SEEDS = (1001, 1002, 1003)  # far from those of the detectors that are evaluated
+SURE = 0.95  # confidence from which an image counts as one of a class
+CANDIDATES = 40  # drawn at most for each outlier that a filter is to find
+KINDS = ("parent", "third class", "in between")
+
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Committee:
+    """Softmax classifiers of several seeds, and the features of the images they were trained on."""
+
+    members: tuple[Detector, ...]
+    train_features: tuple[Tensor, ...]
+    """(N, D) of each member."""
+    typical_distance: tuple[float, ...]
+    """Of each member: the median distance in feature space from a validation image to the nearest training image."""
+
+    @classmethod
+    def of(cls, members: tuple[Detector, ...], train: ImageSet, val: ImageSet) -> "Committee":
+        """From trained members.
+
+        Raises:
+            InputError: A member has other classes than the images.
+        """
+        for member in members:
+            if member.class_names != tuple(train.class_names):
+                raise InputError(
+                    f"the committee has classes {list(member.class_names)}, the images {list(train.class_names)}; "
+                    "delete the run's folder committee to train another"
+                )
+        features = tuple(member.all_features(train.images) for member in members)
+        typical = (
+            _nearest(member.all_features(val.images), known).median().item()
+            for member, known in zip(members, features, strict=True)
+        )
+        return cls(members, features, tuple(typical))
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Mean class probabilities of uint8 images (N, H, W, C); float64 (N, classes)."""
+        return np.mean([member.classify(images)[0] for member in self.members], axis=0)
+
+    def distances(self, images: np.ndarray) -> np.ndarray:
+        """Distance to the nearest training image in feature space, 1 being what is typical of unseen ID images; the
+        mean over the members, float64 (N,)."""
+        found = [
+            _nearest(member.all_features(images), known).double().cpu().numpy() / typical
+            for member, known, typical in zip(
+                self.members, self.train_features, self.typical_distance, strict=True
+            )
+        ]
+        return np.mean(found, axis=0)
+
+
+def _nearest(features: Tensor, known: Tensor) -> Tensor:
+    return torch.cat([torch.cdist(chunk, known).min(1).values for chunk in features.split(256)])
+
+
+def committee(run: Run, settings: Any, train: ImageSet, val: ImageSet) -> Committee:
+    """The run's committee, trained first where it is not there yet: softmax, no outliers, `COMMITTEE_SEEDS`.
+
+    Args:
+        settings: With the fields of `presets.Settings` that notebook 3 trains a detector by.
+    """
+    options = settings.only("epochs", "batch_size", "learning_rate", "weight_decay", "flip")
+    made_with = options | settings.only("backbone", "precision")
+    made_with["images"] = fingerprint(train.images, train.labels)
+    folder = run.folder / "committee"
+    folder.mkdir(parents=True, exist_ok=True)
+    members = []
+    with open(folder / ".lock", "w") as lock:  # notebooks that run side by side want the same committee
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for seed in COMMITTEE_SEEDS:
+            place = folder / f"seed{seed}"
+            if run.must_make(place, made_with):
+                member = Detector(
+                    settings.backbone,
+                    "softmax",
+                    train.class_names,
+                    settings.image_shape,
+                    *mean_and_std(train.images),
+                    precision=settings.precision,
+                    seed=seed,
+                )
+                fit_detector(
+                    member,
+                    train.images,
+                    train.labels,
+                    seed=seed,
+                    device=settings.device,
+                    what=f"committee, seed {seed}",
+                    checkpoints=place / "checkpoints",
+                    **options,
+                )
+                member.save(place)
+                run.finish(place, made_with)
+            members.append(Detector.load(place, settings.device))
+    return Committee.of(tuple(members), train, val)
+
+
+def purity(pool: OutlierPool, committee: Committee) -> pd.DataFrame:
+    """What a committee sees in a pool, a row for each image.
+
+    Returns:
+        `classes` (that were mixed, such as `0 + 7`), `predicted` (a class name), `confidence` (the highest mean
+        probability), `kind` (one of `KINDS`: sure of a class that was mixed, sure of another, or sure of none) and
+        `distance` (see `Committee.distances`).
+
+    Raises:
+        InputError: The pool was drawn for other classes than the committee's.
+    """
+    names = np.array(committee.members[0].class_names)
+    if pool.label_weights.shape[1] != len(names):
+        raise InputError(
+            f"the pool mixes {pool.label_weights.shape[1]} classes, the committee knows {len(names)}; "
+            "train a committee on the same classes"
+        )
+    probabilities = committee.probabilities(pool.images)
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    is_parent = np.take_along_axis(pool.label_weights, predicted[:, None], 1)[:, 0] > 0
+    kind = np.where(confidence <= SURE, KINDS[2], np.where(is_parent, KINDS[0], KINDS[1]))
+    return pd.DataFrame(
+        {
+            "classes": [" + ".join(names[row > 0]) for row in pool.label_weights],
+            "predicted": names[predicted],
+            "confidence": confidence,
+            "kind": kind,
+            "distance": committee.distances(pool.images),
+        }
+    )
+
+
+def shares(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The share of each of `KINDS` in each group of a `purity` table, a row for each group."""
+    counts = table.groupby(by, sort=False)["kind"].value_counts(normalize=True)
+    return counts.unstack(fill_value=0.0).reindex(columns=KINDS, fill_value=0.0)
+
+
+def by_mode_and_weight(
+    denoiser: Denoiser,
+    committee: Committee,
+    weights: Sequence[float],
+    images_per_pair: int = 2,
+    **sampling: Any,
+) -> pd.DataFrame:
+    """`purity` of a few label mixtures of every pair for each mixing mode and weight, with columns `mix` and `weight`.
+
+    Args:
+        weights: Of a pair's second class.
+        sampling: Options of `mixup.sample`.
+    """
+    count = images_per_pair * math.comb(len(denoiser.class_names), 2)
+    tables = []
+    for mix, weight in itertools.product(MIX_MODES, weights):
+        pool = label_mixup(denoiser, range(count), mix=mix, mix_weight=weight, **sampling)
+        tables.append(purity(pool, committee).assign(mix=mix, weight=weight))
+    return pd.concat(tables, ignore_index=True)
+
+
+def pair_matrix(table: pd.DataFrame, class_names: Sequence[str], kind: str = KINDS[2]) -> pd.DataFrame:
+    """The share of a kind among the mixtures of each pair, (C, C); NaN where a pair is not in the table."""
+    matrix = pd.DataFrame(np.nan, list(class_names), list(class_names))
+    for classes, share in (table["kind"] == kind).groupby(table["classes"]).mean().items():
+        names = classes.split(" + ")
+        if len(names) == 2:
+            matrix.loc[names[0], names[1]] = matrix.loc[names[1], names[0]] = share
+    return matrix
+
+
+def fill(
+    draw: Draw,
+    count: int,
+    committee: Committee,
+    *,
+    confidence: Window | None = None,
+    distance: Window | None = None,
+    keep_share: float = 1.0,
+    weigh_by_impurity: bool = False,
+    soft_targets: bool = False,
+) -> tuple[OutlierPool, pd.DataFrame]:
+    """A pool of `count` outliers that pass the filters, and its `purity` table.
+
+    Candidates are drawn until the pool is full, at most 40 for each outlier.
+
+    Args:
+        draw: Gives the candidates of a range of numbers.
+        confidence: Lowest and highest confidence that the committee may have.
+        distance: Least and largest distance to the nearest training image (see `Committee.distances`).
+        keep_share: The share that is kept of those in the windows: the ones of lowest confidence.
+        weigh_by_impurity: Give each outlier a loss weight by how unsure the committee is, see `impurity_weights`.
+        soft_targets: Give each outlier the committee's probabilities as its target, in place of the uniform ones.
+
+    Raises:
+        InputError: `count` is below 2, or too few candidates pass; the message says which share did.
+    """
+    if count < 2:
+        raise InputError(f"a pool of {count} outlier is too small; ask for 2 or more")
+    wanted = math.ceil(count / keep_share)
+    tables, pools, drawn, passed = [], [], 0, 0
+    is_filtered = confidence is not None or distance is not None
+    while passed < wanted:
+        share = passed / drawn if drawn else 1.0
+        size = math.ceil(1.1 * (wanted - passed) / max(share, 0.1)) if drawn else wanted
+        size = min(size, CANDIDATES * wanted - drawn)
+        candidates = draw(range(drawn, drawn + size)) if size > 0 else None
+        if candidates is None or not len(candidates):
+            break
+        table = purity(candidates, committee)
+        passes = np.ones(len(table), bool)
+        for name, window in (("confidence", confidence), ("distance", distance)):
+            if window is not None:
+                passes &= table[name].between(*window).to_numpy()
+        drawn, passed = drawn + len(candidates), passed + int(passes.sum())
+        pools.append(candidates.take(passes))
+        tables.append(table[passes])
+        if is_filtered:
+            print(f"{drawn} drawn, {passed / drawn:.1%} pass the filter, {min(passed, wanted)} of {wanted}")
+        if len(candidates) < size:
+            break
+    if passed < min(wanted, 2) or (is_filtered and passed < wanted):
+        raise InputError(
+            f"of {drawn} candidates {passed / max(drawn, 1):.2%} pass confidence {confidence} and distance {distance}, "
+            f"and the pool needs {wanted}; widen a window or ask for fewer outliers"
+        )
+    pool, table = joined(pools), pd.concat(tables, ignore_index=True)
+    kept = np.arange(len(table))[:wanted]
+    if keep_share < 1:
+        kept = np.sort(table["confidence"].to_numpy()[:wanted].argsort(kind="stable")[:count])
+    pool, table = pool.take(kept), table.iloc[kept].reset_index(drop=True)
+    if weigh_by_impurity:
+        pool = replace(pool, loss_weights=impurity_weights(table["confidence"].to_numpy()))
+    if soft_targets:
+        pool = replace(pool, targets=committee.probabilities(pool.images).astype(np.float32))
+    return pool, table
+
+
+def impurity_weights(confidence: np.ndarray) -> np.ndarray:
+    """Loss weights by how unsure the committee is, `1 - confidence`, scaled to a mean of 1; float32 (N,)."""
+    impure = 1 - np.asarray(confidence)
+    if not impure.mean() > 0:
+        raise InputError(
+            "the committee is entirely sure of every outlier; weights by impurity would all be 0"
+        )
+    return (impure / impure.mean()).astype(np.float32)
