@@ -73,22 +73,23 @@ def own_score(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired_change(results: pd.DataFrame, values: list[str], by: list[str]) -> pd.DataFrame:
-    """Change from outlier exposure, `label_mixup` minus `none`, paired by seed.
+    """Change from outlier exposure: each kind of outliers minus `none`, paired by seed.
 
     Args:
         results: Rows with `outliers`, `seed`, the columns in `by` and those in `values`.
 
     Returns:
-        One row for each group and value: `by`, `metric`, `none`, `label_mixup` (means over seeds), `change`, `low`,
-        `high` (95 % t interval of the mean change over seeds; NaN with fewer than two), `seeds`.
+        One row for each group, value and kind of outliers: `by`, `outliers`, `metric`, `none`, `exposed` (means over
+        seeds), `change`, `low`, `high` (95 % t interval of the mean change over seeds; NaN with fewer than two),
+        `seeds`.
     """
     long = results.melt([*by, "outliers", "seed"], values, "metric", "value")
-    wide = long.pivot_table("value", [*by, "metric", "seed"], "outliers", sort=False)
-    if not {"none", "label_mixup"} <= set(wide.columns):
-        return pd.DataFrame(columns=[*by, "metric", "none", "label_mixup", "change", "low", "high", "seeds"])
-    wide = wide.dropna().assign(change=lambda t: t["label_mixup"] - t["none"])
-    grouped = wide.groupby([*by, "metric"], sort=False)
-    table = grouped[["none", "label_mixup", "change"]].mean()
+    plain, exposed = long[long["outliers"] == "none"], long[long["outliers"] != "none"]
+    pairs = exposed.merge(plain.drop(columns="outliers"), on=[*by, "metric", "seed"], suffixes=("", "_none"))
+    pairs = pairs.rename(columns={"value": "exposed", "value_none": "none"}).dropna()
+    pairs["change"] = pairs["exposed"] - pairs["none"]
+    grouped = pairs.groupby([*by, "outliers", "metric"], sort=False)
+    table = grouped[["none", "exposed", "change"]].mean()
     count = grouped.size()
     half = stats.t.ppf(0.975, (count - 1).clip(lower=1)) * grouped["change"].std() / np.sqrt(count)
     return table.assign(low=table["change"] - half, high=table["change"] + half, seeds=count).reset_index()
@@ -168,7 +169,7 @@ def paper_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def change_table(results: pd.DataFrame) -> pd.DataFrame:
-    """What outlier exposure changes, in percentage points with a 95 % interval over seeds, for each head."""
+    """What outlier exposure changes, in percentage points with a 95 % interval over seeds, for each head and kind."""
     changes = paired_change(seed_means(results), [*METRICS, "id_accuracy"], ["head"])
 
     def cell(row: pd.Series) -> str:
@@ -178,7 +179,7 @@ def change_table(results: pd.DataFrame) -> pd.DataFrame:
     if changes.empty:
         return changes
     table = changes.assign(cell=changes.apply(cell, axis=1))
-    table = table.pivot_table("cell", "head", "metric", aggfunc="first", sort=False)
+    table = table.pivot_table("cell", ["head", "outliers"], "metric", aggfunc="first", sort=False)
     return table.rename(columns=NAMES).reset_index()
 
 

@@ -60,6 +60,22 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     return _auroc(*_counts(id_scores, ood_scores))
 
 
+def resampled_auroc(
+    id_scores: ArrayLike, ood_scores: ArrayLike, id_counts: np.ndarray, ood_counts: np.ndarray
+) -> np.ndarray:
+    """AUROC of B resamples, float64 (B,): in each an image stands as often as its count says.
+
+    Args:
+        id_counts, ood_counts: (B, n) and (B, m) for n ID and m OOD scores, 0 or more, not all 0 in any row.
+    """
+    id_scores, ood_scores = _scores("id_scores", id_scores), _scores("ood_scores", ood_scores)
+    order = np.argsort(id_scores)
+    below = np.pad(np.cumsum(id_counts[:, order], axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    ends = (np.searchsorted(id_scores[order], ood_scores, side) for side in ("left", "right"))
+    not_above = sum(np.einsum("bm,bm->b", below[:, end], ood_counts) for end in ends) / 2
+    return 1 - not_above / (id_counts.sum(1) * ood_counts.sum(1))
+
+
 def aupr(id_scores: ArrayLike, ood_scores: ArrayLike, positive: str = "id") -> float:
     """Average precision with ID (AUPR-In) or, on negated scores, OOD (AUPR-Out) as the positive class."""
     choice("positive class", positive, ("id", "ood"))

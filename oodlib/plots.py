@@ -112,6 +112,40 @@ def histogram(values: dict[str, np.ndarray], title: str, xlabel: str) -> Figure:
 
 
 @styled
+def study_heatmap(changes: pd.DataFrame, title: str) -> Figure:
+    """Change in AUROC for each kind of outliers and head, in percentage points.
+
+    Args:
+        changes: Columns `outliers`, `head`, `change`, `low` and `high`. A change is set in bold where its interval
+            excludes 0.
+    """
+    wide = changes.set_index(["outliers", "head"])[["change", "low", "high"]].unstack(sort=False) * 100
+    change = wide["change"].rename(index=label, columns=label)
+    certain = ((wide["low"] > 0) | (wide["high"] < 0)).to_numpy()
+    reach = max(1.0, np.nanquantile(np.abs(change.to_numpy()), 0.95))
+    figure = Figure(figsize=(2 + 0.95 * change.shape[1], 1.2 + 0.32 * len(change)), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        change,
+        annot=True,
+        fmt="+.1f",
+        cmap="RdBu",
+        vmin=-reach,
+        vmax=reach,
+        linewidths=1,
+        cbar=False,
+        ax=axes,
+    )
+    for text, bold in zip(axes.texts, certain[change.notna().to_numpy()], strict=True):
+        text.set_fontweight("bold" if bold else "normal")
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(length=0)
+    axes.tick_params("y", rotation=0)
+    figure.suptitle(title)
+    return figure
+
+
+@styled
 def purity_map(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """How sure a committee is of images, against how far they lie from the training images.
 
@@ -265,8 +299,8 @@ def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
     """AUROC of each head on each OOD set without and with outlier exposure, and the change.
 
     Args:
-        changes: From `evaluation.paired_change` of `auroc` by `head` and `ood_set`. A change is set in bold
-            where its interval excludes 0.
+        changes: From `evaluation.paired_change` of `auroc` by `head` and `ood_set`, of one kind of outliers. A change
+            is set in bold where its interval excludes 0.
     """
 
     def table(column: str) -> pd.DataFrame:
@@ -275,8 +309,9 @@ def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
 
     change = table("change")
     certain = (table("low") > 0) | (table("high") < 0)
+    (kind,) = changes["outliers"].unique()
     reach = max(1.0, np.nanmax(np.abs(change.to_numpy())))
-    worst = min(np.nanmin(table("none").to_numpy()), np.nanmin(table("label_mixup").to_numpy()))
+    worst = min(np.nanmin(table("none").to_numpy()), np.nanmin(table("exposed").to_numpy()))
     width = 1.1 + 0.55 * change.shape[1]
     figure = Figure(figsize=(3 * width, 1.5 + 0.36 * len(change)), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
@@ -284,9 +319,9 @@ def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
     differences = dict(cmap="RdBu", vmin=-reach, vmax=reach, fmt="+.1f")
     for axes, values, options, name in zip(
         panels,
-        (table("none"), table("label_mixup"), change),
+        (table("none"), table("exposed"), change),
         (levels, levels, differences),
-        ("AUROC, no outliers (%)", "AUROC, label mixup (%)", "change (points; bold: interval excludes 0)"),
+        ("AUROC, no outliers (%)", f"AUROC, {label(kind)} (%)", "change (points; bold: interval excludes 0)"),
         strict=True,
     ):
         sns.heatmap(values, annot=True, ax=axes, cbar=False, linewidths=1, annot_kws={"size": 8}, **options)
