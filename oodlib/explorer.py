@@ -150,7 +150,8 @@ class Explorer:
 
     Args:
         run: The run whose denoiser draws and whose detectors judge, such as from `pretrained.find`.
-        settings: Of a notebook, for the first mix mode, sampler and seed.
+        settings: Of a notebook, for the first mix mode, sampler and seed, and for the kind of outliers whose detectors
+            are set beside those without.
 
     Raises:
         InputError: The run holds no denoiser.
@@ -159,10 +160,11 @@ class Explorer:
     def __init__(self, run: Run, settings: Settings):
         run.require(run.denoiser / "denoiser.json", "01_train_ddpm")
         self.run, self._preset = run, settings.preset
+        self._kinds = tuple(dict.fromkeys(("none", settings.outliers)))
         self._is_shipped = run.folder.is_relative_to(pretrained.FOLDER)
         denoiser = Denoiser.load(run.denoiser, settings.device)
         self.class_names = denoiser.class_names
-        self._renderer = Renderer(denoiser, find_detectors(run))
+        self._renderer = Renderer(denoiser, find_detectors(run, settings.outliers))
         self._lock = threading.RLock()
         self._random = random.Random()
         self._arranging: int | None = None  # the thread that sets several widgets as one
@@ -607,7 +609,7 @@ class Explorer:
         self._pictures = [_picture() for _ in range(IMAGES // COLUMNS)]
         self._captions = [w.HTML(layout=w.Layout(height="66px")) for _ in self._pictures]
         self._histograms, self._marks, self._histogram_boxes = {}, {}, {}
-        for kind in ("none", "label_mixup"):
+        for kind in self._kinds:
             self._histograms[kind] = w.Image(layout=w.Layout(width="100%", grid_area="1 / 1"))
             self._marks[kind] = w.HTML(layout=w.Layout(width="100%", margin="0", grid_area="1 / 1"))
             self._histogram_boxes[kind] = w.GridBox(

@@ -15,7 +15,7 @@ from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.errors import InputError
 from oodlib.evaluation import ID_TEST, score_table
-from oodlib.presets import OUTLIERS, settings
+from oodlib.presets import settings
 from oodlib.runs import Run
 
 FOLDER = Path(__file__).parent / "weights"
@@ -61,7 +61,9 @@ def build(preset: str, run: Run, folder: Path) -> None:
     The thresholds, the Mahalanobis statistics and the scores are those of the rounded weights.
     """
     chosen = settings(preset=preset)
-    sources = {outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in OUTLIERS}
+    sources = {
+        outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in ("none", chosen.outliers)
+    }
     run.require(run.denoiser / "settings.json", "01_train_ddpm")
     for outliers, source in sources.items():
         run.require(source / "settings.json", "03_train_detector", outliers=outliers)

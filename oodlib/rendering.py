@@ -138,10 +138,11 @@ def _given(name: str, value: object) -> object:
     return value
 
 
-def find_detectors(run: Run) -> dict[str, dict[str, Path]]:
-    """The trained detectors of a run: folders by kind of outliers, by names such as `arcface, seed 0`."""
+def find_detectors(run: Run, outliers: str) -> dict[str, dict[str, Path]]:
+    """The detectors of a run that were trained with none or with this kind of outliers: folders by kind, by names such
+    as `arcface, seed 0`."""
     found: dict[tuple[str, int], dict[str, Path]] = {}
-    for head, kind in itertools.product(presets.HEADS, presets.OUTLIERS):
+    for head, kind in itertools.product(presets.HEADS, dict.fromkeys(("none", outliers))):
         for mark in (run.detectors / f"{head}-{kind}").glob("seed*/settings.json"):
             seed = mark.parent.name.removeprefix("seed")
             if seed.isdecimal():
@@ -176,7 +177,7 @@ class Drawing(NamedTuple):
     steps: np.ndarray
     """uint8 (num_inference_steps + 1, N, H, W, C), from noise to image."""
     verdicts: dict[str, Verdict]
-    """By kind of outliers, `none` and `label_mixup`."""
+    """By kind of outliers, `none` first."""
     seconds: float
     """What all this took."""
 

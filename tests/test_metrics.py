@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from oodlib.errors import InputError
-from oodlib.metrics import aupr, auroc, fpr_at_tpr, ood_metrics, threshold_at_tpr
+from oodlib.metrics import aupr, auroc, fpr_at_tpr, ood_metrics, resampled_auroc, threshold_at_tpr
 
 RANDOM = np.random.default_rng(0)
 CASES = {
@@ -199,3 +199,25 @@ def test_a_tpr_that_is_no_share_is_refused(tpr):
 def test_threshold_of_bad_scores_is_refused(scores):
     with pytest.raises(InputError, match="val_scores"):
         threshold_at_tpr(scores)
+
+
+RESAMPLED_ID, RESAMPLED_OOD = (
+    np.random.default_rng(0).integers(*ends) / 10 for ends in ((3, 9, 40), (0, 6, 60))
+)
+
+
+def test_a_resample_of_each_image_once_has_the_auroc_itself():
+    once = resampled_auroc(RESAMPLED_ID, RESAMPLED_OOD, np.ones((1, 40)), np.ones((1, 60)))
+    assert once == pytest.approx([auroc(RESAMPLED_ID, RESAMPLED_OOD)], abs=1e-14)
+
+
+def test_resampled_auroc_is_scikit_learns_with_counts_as_sample_weights():
+    rng = np.random.default_rng(1)
+    id_counts, ood_counts = (rng.multinomial(n, np.full(n, 1 / n), 5).astype(np.uint16) for n in (40, 60))
+    is_id, scores = np.r_[np.ones(40), np.zeros(60)], np.r_[RESAMPLED_ID, RESAMPLED_OOD]  # with ties
+    theirs = [
+        roc_auc_score(is_id, scores, sample_weight=np.r_[i, o])
+        for i, o in zip(id_counts, ood_counts, strict=True)
+    ]
+    ours = resampled_auroc(RESAMPLED_ID, RESAMPLED_OOD, id_counts, ood_counts)
+    assert ours == pytest.approx(theirs, abs=1e-12)

@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import diffusers
@@ -7,14 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from oodlib.data import load
 from oodlib.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.mixup import (
     MIX_MODES,
     SCHEDULERS,
-    OutlierPool,
-    draw_outliers,
     initial_noise,
     label_weights,
     make_scheduler,
@@ -339,67 +335,10 @@ def test_schedulers_take_the_denoisers_schedule_and_prediction_type(name, predic
     assert torch.equal(scheduler.alphas_cumprod, denoiser.noise_scheduler.alphas_cumprod)
 
 
-@pytest.fixture(scope="module")
-def pool(denoiser):
-    return draw_outliers(denoiser, 4, num_inference_steps=2, seed=3)
-
-
-def test_outliers_are_balanced_over_all_unordered_pairs(pool):
-    pairs, counts = np.unique(pool.pairs, axis=0, return_counts=True)
-    assert [tuple(pair) for pair in pairs] == list(itertools.combinations(range(3), 2))
-    assert counts.tolist() == [4, 4, 4]
-
-
-def test_outliers_take_the_pairs_in_turn(pool):
-    assert pool.pairs[:4].tolist() == [[0, 1], [0, 2], [1, 2], [0, 1]]
-
-
-def test_outliers_have_the_types_they_tell(pool):
-    assert (pool.images.dtype, pool.images.shape) == (np.uint8, (12, 8, 8, 1))
-    assert (pool.pairs.dtype, pool.label_weights.dtype) == (np.int64, np.float32)
-
-
-def test_outliers_remember_their_label_weights(pool):
-    assert np.array_equal(pool.label_weights, pair_weights(pool.pairs, 3).numpy())
-
-
-def test_outliers_are_what_sample_draws_for_their_label_weights(denoiser, pool):
-    weights = torch.tensor(pool.label_weights)
-    assert np.array_equal(pool.images, sample(denoiser, weights, num_inference_steps=2, seed=3))
-
-
-def test_outliers_of_a_pair_differ_from_each_other(pool):
-    assert len({image.tobytes() for image in pool.images}) == 12
-
-
-def test_a_larger_pool_begins_with_the_smaller(denoiser, pool):
-    smaller = draw_outliers(denoiser, 2, num_inference_steps=2, seed=3)
-    assert grey_levels_apart(pool.images[:6], smaller.images) <= 1
-
-
-def test_mix_and_mixing_weight_reach_the_label_weights(denoiser):
-    pool = draw_outliers(denoiser, 1, mix="convex", mix_weight=0.25, num_inference_steps=1)
-    assert pool.label_weights[0].tolist() == [0.75, 0.25, 0.0]
-
-
-def test_one_class_cannot_be_mixed():
-    alone = Denoiser(("a",), (8, 8, 1), block_out_channels=(8, 16))
-    with pytest.raises(InputError, match="label mixup needs at least 2 classes"):
-        draw_outliers(alone, 1)
-
-
-def test_saved_pool_is_loaded_as_an_image_set(pool, tmp_path):
-    pool.save(tmp_path / "pool.npz")
-    assert np.array_equal(load(str(tmp_path / "pool.npz")).images, pool.images)
-
-
-def test_saved_pool_is_the_same_when_read_back(pool, tmp_path):
-    pool.save(tmp_path / "pool.npz")
-    with np.load(tmp_path / "pool.npz") as file:
-        read = OutlierPool(**file)
-    assert all(np.array_equal(a, b) for a, b in zip(read, pool, strict=True))
-
-
-def test_saved_pool_leaves_no_other_file(pool, tmp_path):
-    pool.save(tmp_path / "pool.npz")
-    assert [path.name for path in tmp_path.iterdir()] == ["pool.npz"]
+def test_label_embeddings_take_the_place_of_those_of_the_weights(denoiser):
+    weights = torch.eye(3)
+    embeddings = denoiser.label_embedding(weights).detach()
+    options = dict(num_inference_steps=2, batch_size=2)
+    ours = sample(denoiser, torch.zeros(3, 3), label_embeddings=embeddings, **options)
+    assert np.array_equal(ours, sample(denoiser, weights, **options))
+    assert not np.array_equal(ours, sample(denoiser, torch.zeros(3, 3), **options))

@@ -22,12 +22,12 @@ from oodlib.errors import InputError
 from oodlib.evaluation import ID_TEST, score_table
 from oodlib.metrics import auroc, threshold_at_tpr
 from oodlib.mixup import sample
-from oodlib.presets import OUTLIERS
 from oodlib.runs import Run, fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
 DIGITS = pretrained.FOLDER / "digits"
+OUTLIERS = ("none", "label_mixup")
 DETECTORS = {outliers: f"detectors/arcface-{outliers}/seed0" for outliers in OUTLIERS}
 FILES = sorted(path.relative_to(DIGITS).as_posix() for path in DIGITS.rglob("*") if path.is_file())
 TENSORS = [name for name in FILES if name.endswith(".safetensors")]

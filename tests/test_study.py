@@ -3,36 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from oodlib import study
 from oodlib.data import ID_TEST
 from oodlib.errors import InputError
-from oodlib.metrics import auroc, resampled_auroc
+from oodlib.metrics import auroc
 from oodlib.presets import OUTLIERS
 from oodlib.runs import Run, write_csv, write_json
-
-rng = np.random.default_rng(0)
-ID, OOD = rng.integers(3, 9, 40) / 10, rng.integers(0, 6, 60) / 10  # with ties
-
-
-def counts(size, draws=5):
-    return np.random.default_rng(1).multinomial(size, np.full(size, 1 / size), draws)
-
-
-def test_a_resample_of_each_image_once_has_the_auroc_itself():
-    once = resampled_auroc(ID, OOD, np.ones((1, 40)), np.ones((1, 60)))
-    assert once == pytest.approx([auroc(ID, OOD)], abs=1e-14)
-
-
-def test_resampled_auroc_is_scikit_learns_with_counts_as_sample_weights():
-    id_counts, ood_counts = counts(40), counts(60)
-    is_id, scores = np.r_[np.ones(40), np.zeros(60)], np.r_[ID, OOD]
-    theirs = [
-        roc_auc_score(is_id, scores, sample_weight=np.r_[i, o])
-        for i, o in zip(id_counts, ood_counts, strict=True)
-    ]
-    assert resampled_auroc(ID, OOD, id_counts, ood_counts) == pytest.approx(theirs, abs=1e-12)
 
 
 def detector(shift, seed, correct=1.0):
