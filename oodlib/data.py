@@ -217,8 +217,8 @@ def _inverted(_shape: tuple[int, int, int]) -> np.ndarray:
     return 255 - load("digits", "test").images
 
 
-def _letters(_shape: tuple[int, int, int]) -> np.ndarray:
-    return _characters(LETTERS, LETTER_FONTS, 1000)
+def _letters(_shape: tuple[int, int, int], count: int = 1000) -> np.ndarray:
+    return _characters(LETTERS, LETTER_FONTS, count)
 
 
 def _characters(characters: str, names: tuple[str, ...], count: int) -> np.ndarray:
@@ -262,9 +262,9 @@ def _photo_patches(shape: tuple[int, int, int], count: int = 1000) -> np.ndarray
     return images
 
 
-def _symbols(_shape: tuple[int, int, int]) -> np.ndarray:
+def _symbols(_shape: tuple[int, int, int], count: int = 2800) -> np.ndarray:
     """Greek and Cyrillic letters, arrows, and signs of mathematics."""
-    return _characters(SYMBOLS, LETTER_FONTS[:8], 2800)  # the last two fonts have Latin letters only
+    return _characters(SYMBOLS, LETTER_FONTS[:8], count)  # the last two fonts have Latin letters only
 
 
 def _noise(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]):

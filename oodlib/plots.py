@@ -97,21 +97,6 @@ def loss_curve(history: pd.DataFrame, title: str, by: str | None = None) -> Figu
 
 
 @styled
-def histogram(values: dict[str, np.ndarray], title: str, xlabel: str) -> Figure:
-    """Densities of a few named sets of values on common bins; the first is drawn in the ID colour."""
-    figure = Figure(figsize=(6, 2.6), layout="constrained")
-    axes = figure.subplots()
-    table = pd.concat([pd.DataFrame({"value": v, "": name}) for name, v in values.items()])
-    colours = [ID_COLOUR, OOD_COLOUR, "#666666"]
-    palette = dict(zip(values, colours, strict=False))
-    sns.histplot(
-        table, x="value", hue="", stat="density", common_norm=False, element="step", ax=axes, palette=palette
-    )
-    axes.set(title=title, xlabel=xlabel, ylabel="density", yticks=[])
-    return figure
-
-
-@styled
 def study_heatmap(changes: pd.DataFrame, title: str) -> Figure:
     """Change in AUROC for each kind of outliers and head, in percentage points.
 

@@ -6,7 +6,17 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
-from oodlib.data import LETTERS, OOD_SETS, PUBLISHED, SPLITS, display_name, load, load_ood
+from oodlib.data import (
+    LETTERS,
+    OOD_SETS,
+    PUBLISHED,
+    SPLITS,
+    SYMBOLS,
+    display_name,
+    load,
+    load_ood,
+    validation_outliers,
+)
 from oodlib.errors import InputError
 from oodlib.images import fit_picture
 
@@ -430,3 +440,50 @@ def test_labels_with_a_gap_are_refused(tmp_path):
 def test_a_16_bit_grey_picture_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.full((8, 8), 128 * 256 + 77, np.uint16)).save(tmp_path / "deep.png")
     assert load(str(tmp_path), "all").images.tolist() == np.full((1, 8, 8, 1), 128).tolist()
+
+
+@pytest.fixture(scope="module")
+def strange():
+    val = load("digits", "val")
+    return val, validation_outliers(val.images, val.labels)
+
+
+def test_validation_outliers_are_as_many_as_their_images_of_each_kind(strange):
+    val, sets = strange
+    assert list(sets) == ["chimera", "jigsaw", "shuffled", "clouds"]
+    assert {(s.dtype, s.shape) for s in sets.values()} == {(np.dtype(np.uint8), val.images.shape)}
+
+
+def test_a_chimera_has_its_lower_half_from_another_class(strange):
+    val, sets = strange
+    assert np.array_equal(sets["chimera"][:, :4], val.images[:, :4])
+    lower = {}
+    for image, label in zip(val.images, val.labels, strict=True):
+        lower.setdefault(image[4:].tobytes(), set()).add(label)
+    found = [lower[image[4:].tobytes()] for image in sets["chimera"]]
+    assert all(labels - {label} for labels, label in zip(found, val.labels, strict=True))
+
+
+def test_jigsaw_and_shuffled_images_keep_their_pixels(strange):
+    val, sets = strange
+    pixels = np.sort(val.images.reshape(len(val.images), -1))
+    for name in ("jigsaw", "shuffled"):
+        assert np.array_equal(np.sort(sets[name].reshape(len(pixels), -1)), pixels)
+        assert (sets[name] != val.images).reshape(len(pixels), -1).any(1).all()
+    assert np.array_equal(sets["jigsaw"][:, :4, :4], val.images[:, 4:, :4])
+
+
+def test_validation_outliers_are_the_same_on_each_call_and_take_colour():
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    first, again = (validation_outliers(images, np.arange(6) % 2) for _ in range(2))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert first["clouds"].shape == (6, 16, 16, 3)
+
+
+def test_symbols_hold_no_letter_of_the_letters():
+    assert not set(SYMBOLS) & set(LETTERS) and len(set(SYMBOLS)) == len(SYMBOLS)
+
+
+def test_photo_patches_have_any_size_and_number():
+    patches = load("photo_patches:12", image_shape=(32, 32, 3)).images
+    assert patches.shape == (12, 32, 32, 3) and patches.std(axis=(1, 2, 3)).max() > 10

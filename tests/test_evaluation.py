@@ -72,6 +72,16 @@ def test_a_change_is_paired_by_seed_and_has_a_t_interval():
     assert np.allclose(change[["change", "low", "high"]].astype(float), [0.02, 0.02 - half, 0.02 + half])
 
 
+def test_each_kind_of_outliers_has_its_own_change():
+    table = results(none=[0.8, 0.9], label_mixup=[0.7, 0.8], real=[0.9, 1.0])
+    changes = evaluation.paired_change(evaluation.seed_means(table), ["auroc"], ["head"])
+    assert dict(zip(changes["outliers"], changes["change"].round(6), strict=True)) == {
+        "label_mixup": -0.1,
+        "real": 0.1,
+    }
+    assert evaluation.change_table(table)["outliers"].tolist() == ["label_mixup", "real"]
+
+
 def test_seeds_that_only_one_side_has_are_left_out_of_a_change():
     table = results(none=[0.8, 0.9], label_mixup=[0.9])
     change = evaluation.paired_change(evaluation.seed_means(table), ["auroc"], ["head"]).iloc[0]

@@ -45,7 +45,8 @@ def test_rows_of_an_image_grid_may_be_unequal():
 
 def test_one_seed_has_no_bold_changes():
     changes = pd.DataFrame(
-        {"head": ["arcface"], "ood_set": ["letters"], "none": [0.9], "label_mixup": [0.95]}
+        {"head": ["arcface"], "ood_set": ["letters"], "outliers": ["label_mixup"], "none": [0.9]}
+        | {"exposed": [0.95]}
         | {"change": [0.05], "low": [np.nan], "high": [np.nan]}
     )
     assert [text.get_fontweight() for text in plots.results_heatmap(changes, "title").axes[2].texts] == [
@@ -87,7 +88,8 @@ def test_the_heat_map_sets_certain_changes_in_bold():
             "head": ["arcface", "arcface"],
             "ood_set": ["letters", "uniform"],
             "none": [0.9, 0.9],
-            "label_mixup": [0.95, 0.91],
+            "outliers": ["label_mixup", "label_mixup"],
+            "exposed": [0.95, 0.91],
             "change": [0.05, 0.01],
             "low": [0.02, -0.03],
             "high": [0.08, 0.05],
@@ -98,10 +100,9 @@ def test_the_heat_map_sets_certain_changes_in_bold():
     assert weights == {"+5.0": "bold", "+1.0": "normal"}
 
 
-def test_a_loss_curve_and_a_histogram_are_drawn():
+def test_a_loss_curve_is_drawn():
     history = pd.DataFrame({"step": [1, 2, 1, 2], "loss": [2.0, 1.0, 3.0, 1.5], "seed": [0, 0, 1, 1]})
     assert rendered(plots.loss_curve(history, "loss", by="seed"))
-    assert rendered(plots.histogram({"a": np.arange(9.0), "b": np.arange(5.0)}, "title", "distance"))
 
 
 def test_plots_leave_matplotlibs_settings_alone(scores):
@@ -109,3 +110,33 @@ def test_plots_leave_matplotlibs_settings_alone(scores):
         before = dict(matplotlib.rcParams)
         plots.roc_curves(scores, "title")
         assert dict(matplotlib.rcParams) == before
+
+
+def test_the_study_sets_certain_changes_in_bold_and_leaves_missing_ones_empty():
+    rows = [
+        ("real", "softmax", 0.02, 0.01, 0.03),
+        ("virtual", "softmax", -0.02, -0.04, 0.01),
+        ("real", "arcface", -0.03, -0.04, -0.01),
+    ]
+    changes = pd.DataFrame(rows, columns=["outliers", "head", "change", "low", "high"])
+    figure = plots.study_heatmap(changes, "title")
+    weights = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
+    assert weights == {"+2.0": "bold", "-2.0": "normal", "-3.0": "bold"}
+    assert rendered(figure)
+
+
+def test_the_purity_map_draws_every_image_of_every_set():
+    tables = {
+        name: pd.DataFrame({"confidence": np.linspace(0, 1, n), "distance": np.linspace(0, 2, n)})
+        for name, n in (("ID", 5), ("label mixup", 9))
+    }
+    figure = plots.purity_map(tables, "title")
+    assert sorted(len(points.get_offsets()) for points in figure.axes[0].collections) == [5, 9]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == list(tables)
+
+
+def test_shares_are_drawn_in_percent():
+    table = pd.DataFrame({"weight": [0.1, 0.1, 0.5], "mix": ["sum"] * 3, "in_between": [True, False, True]})
+    figure = plots.share_lines(table, "title", x="weight", y="in_between", hue="mix", xlabel="weight")
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [50, 100]
+    assert rendered(plots.pair_heatmap(pd.DataFrame(np.eye(3)), "title"))

@@ -56,6 +56,12 @@ def test_the_run_is_named_after_the_preset():
         ("preset", ["digits"], "one of digits"),
         ("num_inference_steps", 1001, "from 1 to 1000"),
         ("margin", -0.1, "from 0 to 10"),
+        ("confidence", [0.9, 0.1], "[lowest, highest], the first below the second, from 0 to 1"),
+        ("confidence", [0.1], "[lowest, highest]"),
+        ("confidence", [0, 1.5], "a number from 0 to 1"),
+        ("distance", [3, 1], "the first below the second, from 0 to 1000"),
+        ("keep_share", 0, "a number above 0 to 1"),
+        ("mixed_classes", 1, "of at least 2"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_what_was_given_and_expected(name, value, expected):
@@ -142,3 +148,15 @@ def test_checking_parameters_needs_no_heavy_import():
     code = "import sys, oodlib.presets; print({'torch', 'diffusers', 'sklearn', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_kind_of_outliers_brings_its_settings_and_given_ones_win():
+    assert presets.settings(outliers="impure_mixup").confidence == (0.0, 0.9)
+    assert presets.settings(outliers="impure_mixup", confidence=[0.2, 0.8]).confidence == (0.2, 0.8)
+    assert presets.settings(outliers="label_mixup").confidence is None
+
+
+def test_kinds_of_outliers_change_known_settings_only():
+    for kind in presets.OUTLIERS:
+        assert set(presets.OUTLIERS[kind]) <= set(presets.Settings.__dataclass_fields__)
+        assert presets.settings(outliers=kind).outliers == kind

@@ -17,6 +17,7 @@ from oodlib.presets import PRESETS
 from oodlib.presets import settings as presets_settings
 from oodlib.seeds import generator
 from oodlib.training import Progress, augment, batches, ema_weight, fit_denoiser, fit_detector
+from oodlib.virtual import VirtualOutliers
 
 TRAIN = load("digits", "train")
 IMAGES, LABELS = TRAIN.images[:48], TRAIN.labels[:48]
@@ -180,6 +181,51 @@ def test_outliers_change_the_detector():
 def test_loss_of_a_detector_falls(head):
     _, history = fit(make_detector(head), epochs=7)
     assert history["loss"].iloc[-3:].mean() < 0.95 * history["loss"].iloc[:3].mean()
+
+
+@pytest.mark.parametrize(
+    "exposure", [{"outlier_targets": np.full((40, 8), 1 / 8)}, {"outlier_loss_weights": np.ones(40)}], ids=str
+)
+def test_uniform_targets_and_weights_of_1_change_nothing_but_rounding(exposure):
+    plain, given = fit(outliers=OUTLIERS)[0], fit(outliers=OUTLIERS, **exposure)[0]
+    assert_close(given.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
+
+
+def test_outliers_of_weight_0_train_nothing_but_batch_statistics():
+    weightless, unheard = (
+        fit(outliers=OUTLIERS, **given)[0]
+        for given in ({"outlier_loss_weights": np.zeros(40)}, {"outlier_weight": 0.0})
+    )
+    assert same_weights(weightless, unheard)
+
+
+def test_targets_pull_outliers_towards_their_class():
+    targets = np.eye(8)[np.full(40, 3)]
+    detector, _ = fit(make_detector("softmax"), epochs=7, outliers=OUTLIERS, outlier_targets=targets)
+    assert (detector.classify(OUTLIERS)[0].argmax(1) == 3).mean() > 0.9
+
+
+def test_virtual_outliers_change_the_detector_once_their_memory_is_full(monkeypatch):
+    plain, empty = fit()[0], fit(virtual_outliers=True)[0]
+    assert same_weights(empty, plain)  # 48 images do not fill it
+    monkeypatch.setattr(training, "VirtualOutliers", lambda classes: VirtualOutliers(classes, memory=40))
+    full = [fit(virtual_outliers=True, epochs=4)[0] for _ in range(2)]
+    assert same_weights(*full) and not same_weights(full[0], fit(epochs=4)[0])
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"outliers": OUTLIERS[:1]}, "the outliers are 1 image, expected 2 or more"),
+        ({"outliers": OUTLIERS[:0]}, "expected N x 8 x 8 x 1"),
+        ({"outliers": OUTLIERS, "outlier_targets": np.ones((40, 3))}, r"expected 40 outliers x 8 classes"),
+        ({"outliers": OUTLIERS, "outlier_loss_weights": -np.ones(40)}, "must be 40 numbers of 0 or more"),
+        ({"outliers": OUTLIERS, "virtual_outliers": True}, "are images or virtual, not both"),
+    ],
+)
+def test_outliers_that_cannot_be_trained_on_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        fit(**given)
 
 
 def outlier_loss(detector):

@@ -12,7 +12,7 @@ from oodlib import data, metrics
 from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.evaluation import COLUMNS
-from oodlib.presets import PRESETS
+from oodlib.presets import OUTLIERS, PRESETS
 
 
 def jobs(dry_run: str) -> dict[str, int]:
@@ -40,10 +40,11 @@ def test_the_results_follow_from_the_per_image_scores(workflow):
 def test_everything_lies_where_the_readme_says(workflow):
     expected = [
         "denoiser/denoiser.safetensors",
-        "outliers/pool.npz",
+        "outliers/label_mixup/pool.npz",
+        "outliers/label_mixup/purity.csv",
         "summary.md",
         "figures/results.png",
-        "figures/label_mixup.png",
+        "figures/purity_label_mixup.png",
         "figures/scores_arcface.png",
         "figures/roc_arcface.png",
         "notebooks/03_train_detector-arcface-label_mixup.ipynb",
@@ -69,6 +70,20 @@ def test_saving_a_notebook_with_new_outputs_redoes_nothing(workflow):
     notebook = workflow.folder / "notebooks" / "01_train_ddpm.ipynb"
     notebook.write_text(notebook.read_text().replace('"outputs": []', '"outputs":  []'))
     assert "Nothing to be done" in workflow("--dry-run").stdout
+
+
+def test_with_more_kinds_of_outliers_all_are_compared(workflow):
+    config = SMOKE | {"outliers": ["none", "label_mixup", "virtual"]}
+    done = workflow(config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = pd.read_csv(workflow.run / "study.csv")
+    assert set(study["outliers"]) == {"label_mixup", "virtual"}
+    assert (study["low"] <= study["high"]).all()
+    results = pd.read_csv(workflow.run / "results.csv").query("score == 'cosine'")
+    means = results.groupby("outliers")["auroc"].mean()
+    row = study.query("outliers == 'virtual' and what == 'mean over sets'").iloc[0]
+    assert np.isclose(row["change"], means["virtual"] - means["none"], atol=1e-6)
+    assert "The best kind\nof label mixture is label_mixup" in (workflow.run / "study.md").read_text()
 
 
 def test_a_deleted_detector_redoes_it_and_what_depends_on_it(workflow):
@@ -104,6 +119,12 @@ def test_heads_and_seeds_are_taken_from_the_command_line(tmp_path):
     done = Workflow(tmp_path)("--dry-run", *chosen, config={})
     assert jobs(done.stdout)["train_detector"] == 4
     assert "runs/mine/detectors/arcface-none/seed4/metrics.csv" in done.stdout
+
+
+def test_all_kinds_of_outliers_can_be_asked_for(tmp_path):
+    planned = jobs(Workflow(tmp_path)("--dry-run", config={"outliers": "all", "heads": ["arcface"]}).stdout)
+    assert planned["train_detector"] == len(OUTLIERS) and planned["label_mixup"] == len(OUTLIERS) - 2
+    assert planned["which_outliers"] == 1
 
 
 def test_an_unknown_configuration_key_is_refused(tmp_path):
