@@ -17,6 +17,7 @@ from oodlib.errors import InputError
 HEADS = ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface")
 MARGIN_HEADS = ("arcface", "cosface", "sphereface")
 OUTLIERS = ("none", "label_mixup")
+DENOISER = "denoiser"  # what stands in the place of a head where the denoiser itself tells ID from OOD
 
 Rule = Callable[[str, Any], Any]
 
@@ -157,6 +158,7 @@ class Settings:
     learning_rate: float = _setting(_number(0, 10, open_low=True))
     weight_decay: float = _setting(_number(0, 1))
     tpr: float = _setting(_number(0.5, 1))
+    images_per_set: int | None = _setting(_optional(_integer(1)))
 
     @property
     def head_options(self) -> dict[str, float]:
@@ -216,6 +218,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         learning_rate=0.05,
         weight_decay=5e-4,
         tpr=0.95,
+        images_per_set=None,
     ),
     # The paper's experiment, on one GPU.
     "cifar10": dict(
@@ -260,6 +263,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         learning_rate=0.1,
         weight_decay=5e-4,
         tpr=0.95,
+        images_per_set=None,
     ),
 }
 
@@ -267,7 +271,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Neither is meant to detect well.
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {
-        "smoke": dict(denoiser_steps=10, images_per_pair=6, heads=("arcface",), seeds=(0, 1), epochs=2)
+        "smoke": dict(
+            denoiser_steps=10,
+            images_per_pair=6,
+            heads=("arcface",),
+            seeds=(0, 1),
+            epochs=2,
+            images_per_set=20,
+        )
     },
     "cifar10": {
         "cpu": dict(
@@ -285,6 +296,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
             seeds=(0,),
             backbone="resnet_small",
             epochs=0.5,
+            images_per_set=200,
         ),
         "smoke": dict(
             denoiser_steps=4,
@@ -299,6 +311,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
             seeds=(0,),
             backbone="resnet_small",
             epochs=0.01,
+            images_per_set=20,
         ),
     },
 }
