@@ -27,8 +27,8 @@ def outputs(path):
     return [output for cell in code_cells(path) for output in cell.outputs]
 
 
-def test_there_are_five_in_order():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+def test_they_are_numbered():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "07"]
 
 
 @every_notebook
@@ -113,6 +113,7 @@ def test_a_bad_parameter_stops_it_in_the_first_cell_with_one_line(tmp_path, name
         ("03_train_detector", "02_label_mixup"),
         ("04_score_distributions", "03_train_detector"),
         ("05_compare", "03_train_detector"),
+        ("07_denoiser_scores", "01_train_ddpm"),
     ],
 )
 def test_missing_input_is_named_with_the_notebook_that_makes_it(tmp_path, name, maker):
