@@ -94,10 +94,10 @@ def reconstruction(denoiser: Denoiser, images: np.ndarray, seed: int = 0) -> np.
     """
     found = []
     for batch, noise in _batches(denoiser, images, "reconstruction", len(START_TIMESTEPS), seed):
-        errors = [
-            (reconstruct(denoiser, batch, noise[:, i], start)[1] - batch).square().double().mean((1, 2, 3))
-            for i, start in enumerate(START_TIMESTEPS)
-        ]
+        errors = []
+        for i, start in enumerate(START_TIMESTEPS):
+            error = reconstruct(denoiser, batch, noise[:, i], start)[1] - batch
+            errors.append(error.square().double().mean((1, 2, 3)))
         found.append(-torch.stack(errors).mean(0).cpu().numpy())
     return np.concatenate(found)
 
@@ -111,13 +111,10 @@ def inpainting(denoiser: Denoiser, images: np.ndarray, seed: int = 0) -> np.ndar
     found = []
     masks = checkerboard(denoiser.image_shape[0]).to(denoiser.device)
     for batch, noise in _batches(denoiser, images, "inpainting", len(masks), seed):
-        errors = [
-            (inpaint(denoiser, batch, noise[:, i], hidden) - batch)[..., hidden]
-            .square()
-            .double()
-            .mean((1, 2))
-            for i, hidden in enumerate(masks)
-        ]
+        errors = []
+        for i, hidden in enumerate(masks):
+            error = (inpaint(denoiser, batch, noise[:, i], hidden) - batch)[..., hidden]
+            errors.append(error.square().double().mean((1, 2)))
         found.append(-torch.stack(errors).mean(0).cpu().numpy())
     return np.concatenate(found)
 
