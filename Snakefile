@@ -21,7 +21,10 @@ from oodlib.presets import OUTLIERS, PRESETS, PROFILES, settings
 
 min_version("9.0")
 
-KEYS = ("preset", "profile", "run", "heads", "outliers", "seeds", "data", "denoiser", "mixup", "detector")
+KEYS = (
+    *("preset", "profile", "run", "heads", "outliers", "seeds"),
+    *("data", "denoiser", "mixup", "detector", "denoiser_scores"),
+)
 for key in config:
     choice("configuration", key, KEYS)
 preset = config.get("preset", "digits")
@@ -73,7 +76,17 @@ DETECTOR_FILES = [
 DETECTORS = expand(DETECTOR_FILES, head=chosen.heads, outliers=outliers)
 DENOISER = [f"{run}/denoiser/{file}" for file in ("denoiser.safetensors", "denoiser.json", "history.csv", "settings.json")]
 POOL = [f"{run}/outliers/{{outliers}}/{file}" for file in ("pool.npz", "purity.csv", "settings.json")]
-CURVES = expand(f"{run}/figures/{{kind}}_{{head}}.png", kind=["scores", "roc"], head=chosen.heads)
+# The denoiser's own scores lie among the detectors, where there is a denoiser.
+DENOISER_SCORES = [
+    f"{run}/detectors/denoiser-none/seed{chosen.seeds[0]}/{file}"
+    for file in ("detector.json", "scores.csv", "metrics.csv", "settings.json")
+]
+SCORED = DETECTORS + (DENOISER_SCORES if pools else [])
+CURVES = expand(
+    f"{run}/figures/{{kind}}_{{head}}.png",
+    kind=["scores", "roc"],
+    head=[*chosen.heads, *(["denoiser"] if pools else [])],
+)
 RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results.png"] if len(outliers) == 2 else [])]
 STUDY = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study.png")]
 
@@ -82,7 +95,7 @@ rule all:
     input:
         DENOISER if pools else [],
         expand(POOL, outliers=pools),
-        DETECTORS,
+        SCORED,
         CURVES,
         RESULTS,
         STUDY if "none" in outliers and len(outliers) > 2 else [],
@@ -152,10 +165,37 @@ rule train_detector:
         PAPERMILL
 
 
+rule denoiser_scores:
+    input:
+        ancient("notebooks/07_denoiser_scores.ipynb"),
+        DENOISER,
+    output:
+        DENOISER_SCORES,
+        f"{run}/figures/denoiser_repairs.png",
+        f"{run}/figures/denoiser_scores.png",
+    log:
+        notebook=f"{run}/notebooks/07_denoiser_scores.ipynb",
+        stderr=f"{run}/logs/07_denoiser_scores.txt",
+    params:
+        # On the OOD sets and with the threshold that the detectors have.
+        given=parameters(
+            "data",
+            "denoiser_scores",
+            seed=chosen.seeds[0],
+            **{k: v for k, v in config.get("detector", {}).items() if k in ("ood_sets", "tpr")},
+        ),
+        code=code("07_denoiser_scores"),
+        defaults=defaults,
+    message:
+        "Scoring images by the denoiser alone"
+    shell:
+        PAPERMILL
+
+
 rule score_distributions:
     input:
         ancient("notebooks/04_score_distributions.ipynb"),
-        DETECTORS,
+        SCORED,
     output:
         CURVES,
     log:
@@ -173,7 +213,7 @@ rule score_distributions:
 rule compare:
     input:
         ancient("notebooks/05_compare.ipynb"),
-        DETECTORS,
+        SCORED,
     output:
         RESULTS,
     log:

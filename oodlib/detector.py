@@ -19,7 +19,7 @@ from oodlib.heads import make_head
 from oodlib.images import fit_picture
 from oodlib.metrics import threshold_at_tpr
 from oodlib.precision import autocast_and_layout, batch_size
-from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
+from oodlib.scores import KNN, SCORES, Mahalanobis, energy, max_cosine, msp
 from oodlib.seeds import initial_weights
 
 
@@ -125,6 +125,7 @@ class Detector(nn.Module):
         self.register_buffer(
             "whitened_means", torch.zeros(len(class_names), num_features, dtype=torch.float64)
         )
+        self.register_buffer("bank", torch.zeros(1, num_features, dtype=torch.float16))
 
     @property
     def device(self) -> torch.device:
@@ -145,14 +146,21 @@ class Detector(nn.Module):
             return torch.cat([self.features(batch.to(self.device)) for batch in batches])
 
     def fit_scores(
-        self, train_images: Any, train_labels: np.ndarray, val_images: Any, tpr: float = 0.95
+        self,
+        train_images: Any,
+        train_labels: np.ndarray,
+        val_images: Any,
+        tpr: float = 0.95,
+        bank_size: int = 5000,
     ) -> None:
-        """Fit what comes after training: the Mahalanobis statistics on training images, and for every score
-        the threshold that keeps `tpr` of the validation images."""
+        """Fit what comes after training: the Mahalanobis statistics and the nearest neighbours (at most `bank_size`)
+        on training images, and for every score the threshold that keeps `tpr` of the validation images."""
         labels = torch.as_tensor(train_labels, device=self.device)
-        fitted = Mahalanobis.fit(self.all_features(train_images), labels, len(self.class_names))
+        features = self.all_features(train_images)
+        fitted = Mahalanobis.fit(features, labels, len(self.class_names))
         # In the memory layout that a loaded detector has: sums depend on it.
         self.whitening, self.whitened_means = fitted.whitening.contiguous(), fitted.means.contiguous()
+        self.bank = KNN.fit(features, bank_size).bank
         self.thresholds = {name: threshold_at_tpr(s, tpr) for name, s in self.all_scores(val_images).items()}
 
     @torch.inference_mode()
@@ -169,6 +177,7 @@ class Detector(nn.Module):
             energy(logits),
             max_cosine(features, self.head.weight),
             Mahalanobis(self.whitening, self.whitened_means)(features),
+            KNN(self.bank)(features),
         )
         scores = {name: score.cpu().numpy() for name, score in zip(SCORES, found, strict=True)}
         return logits.double().softmax(-1).cpu().numpy(), scores
@@ -183,7 +192,7 @@ class Detector(nn.Module):
         Args:
             images: uint8 or float in [0, 1], an array or tensor of shape N x H x W x C, N x C x H x W or (grey)
                 N x H x W, or PIL images of any size, which are centre-cropped and scaled.
-            score: One of `msp`, `energy`, `cosine`, `mahalanobis`; None for the head's own (softmax: msp,
+            score: One of `msp`, `energy`, `cosine`, `mahalanobis`, `knn`; None for the head's own (softmax: msp,
                 others: cosine).
 
         Raises:
@@ -255,6 +264,12 @@ class Detector(nn.Module):
         config = json.loads((folder / "detector.json").read_text())
         thresholds = config.pop("thresholds")
         detector = cls(**config)
-        detector.load_state_dict(load_file(folder / "detector.safetensors"))
+        tensors = load_file(folder / "detector.safetensors")
+        if "bank" not in tensors:
+            raise InputError(
+                f"{folder} is from before the score knn; delete it and train it again with notebook 03_train_detector"
+            )
+        detector.bank = torch.empty_like(tensors["bank"])  # as many images as it was fitted on
+        detector.load_state_dict(tensors)
         detector.thresholds = thresholds
         return detector.to(device).eval()

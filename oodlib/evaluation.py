@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from oodlib import denoiser_scores
 from oodlib.data import ID_TEST
 from oodlib.detector import Detector
 from oodlib.heads import HEADS
 from oodlib.metrics import ood_metrics
-from oodlib.presets import OUTLIERS
+from oodlib.presets import DENOISER, OUTLIERS
 from oodlib.runs import atomic
 from oodlib.scores import SCORES
 
@@ -24,6 +25,8 @@ NAMES = {
     "fpr95": "FPR95",
     "id_accuracy": "accuracy",
 }
+# The score that is a head's own: that of its paper.
+OWN_SCORE = {name: head.default_score for name, head in HEADS.items()} | {DENOISER: "reconstruction"}
 # What tables call the OOD sets that arithmetic makes, and those whose images are of the same kind as the ID images.
 NOISE = ("gaussian", "uniform", "inverted")
 NEAR = ("held_out", "CIFAR-100", "TIN (C)", "TIN (R)", "TIN (C, ours)", "TIN (R, ours)")
@@ -54,7 +57,8 @@ def metric_table(scores: pd.DataFrame) -> pd.DataFrame:
     id_test = by_set.pop(ID_TEST)
     rows = [
         {"score": score, "ood_set": ood_set, **ood_metrics(id_test[score], table[score])}
-        for score in SCORES
+        for score in (*SCORES, *denoiser_scores.SCORES)
+        if score in scores
         for ood_set, table in by_set.items()
     ]
     return pd.DataFrame(rows)
@@ -62,14 +66,14 @@ def metric_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
     """A table of several detectors with heads, outliers and seeds in their usual order."""
-    rank = {name: i for i, name in enumerate((*HEADS, *OUTLIERS))}
+    rank = {name: i for i, name in enumerate((*OWN_SCORE, *OUTLIERS))}
     by = ["head", "outliers", "seed"]
     return table.sort_values(by, kind="stable", key=lambda c: c if c.name == "seed" else c.map(rank))
 
 
 def own_score(results: pd.DataFrame) -> pd.DataFrame:
-    """The rows of results in which each head is scored as its paper does: softmax by MSP, others by cosine."""
-    return results[results["score"] == results["head"].map(lambda head: HEADS[head].default_score)]
+    """The rows of results in which each head has its own score: softmax MSP, others cosine, denoiser reconstruction."""
+    return results[results["score"] == results["head"].map(OWN_SCORE)]
 
 
 def paired_change(results: pd.DataFrame, values: list[str], by: list[str]) -> pd.DataFrame:
@@ -103,6 +107,8 @@ def seed_means(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _percent(values: pd.Series) -> str:
+    if values.isna().all():  # the accuracy of what does not classify
+        return "–"
     spread = f" ± {100 * values.std():.1f}" if len(values) > 1 else ""
     return f"{100 * values.mean():.1f}{spread}"
 
@@ -165,7 +171,7 @@ def paper_table(results: pd.DataFrame) -> pd.DataFrame:
     place = rows.rank("dense", ascending=False).where(rows.transform("size") > 1)
     cells["auroc"] = ("**" + cells["auroc"] + "**").where(place == 1, cells["auroc"])
     cells["auroc"] = ("<u>" + cells["auroc"] + "</u>").where(place == 2, cells["auroc"])
-    return cells.agg(" / ".join, axis=1).unstack("head", sort=False).reset_index()
+    return cells.agg(" / ".join, axis=1).unstack("head", sort=False).fillna("").reset_index()
 
 
 def change_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -188,8 +194,9 @@ def write_summary(path: Path, results: pd.DataFrame) -> None:
     seeds = results["seed"].nunique()
     parts = [
         f"# Results with the {results['preset'].iloc[0]} preset, {seeds} seed{'s' if seeds > 1 else ''}",
-        "Each head by its own score (softmax: maximum softmax probability, others: maximum cosine). Mean over the\n"
-        f"OOD sets ({', '.join(results['ood_set'].unique())}), in percent, ± standard deviation over seeds.",
+        "Each head by its own score (softmax: maximum softmax probability, denoiser: minus the reconstruction error,\n"
+        "others: maximum cosine). Mean over the OOD sets\n"
+        f"({', '.join(results['ood_set'].unique())}), in percent, ± standard deviation over seeds.",
         summary_table(results).to_markdown(index=False, disable_numparse=True),
         "AUROC in percent, mean over groups of OOD sets, ± standard deviation over seeds. Natural sets are all but\n"
         "noise and inverted images, near sets show the same kind of thing as the ID images; in brackets, how many:\n"

@@ -16,6 +16,7 @@ from oodlib.errors import InputError
 
 HEADS = ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface")
 MARGIN_HEADS = ("arcface", "cosface", "sphereface")
+DENOISER = "denoiser"  # what stands in the place of a head where the denoiser itself tells ID from OOD
 
 # What a detector learns to be undecided about, and the settings that make each kind of pool differ from the preset.
 OUTLIERS: dict[str, dict[str, Any]] = {
@@ -26,9 +27,7 @@ OUTLIERS: dict[str, dict[str, Any]] = {
         distance=(1.5, 4.0)
     ),  # those about as far from the training images as other classes lie
     "weighted_mixup": dict(weigh_by_impurity=True),
-    "soft_mixup": dict(
-        soft_targets=True
-    ),  # the committee's probabilities in place of the uniform distribution
+    "soft_mixup": dict(soft_targets=True),  # to be given the committee's probabilities, not uniform ones
     "three_way_mixup": dict(mixed_classes=3),
     "mask_mixup": {},
     "weak_guidance": dict(guidance_scale=0.5),
@@ -198,6 +197,7 @@ class Settings:
     learning_rate: float = _setting(_number(0, 10, open_low=True))
     weight_decay: float = _setting(_number(0, 1))
     tpr: float = _setting(_number(0.5, 1))
+    images_per_set: int | None = _setting(_optional(_integer(1)))
 
     @property
     def head_options(self) -> dict[str, float]:
@@ -264,6 +264,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         learning_rate=0.05,
         weight_decay=5e-4,
         tpr=0.95,
+        images_per_set=None,
     ),
     # The paper's experiment, on one GPU.
     "cifar10": dict(
@@ -315,6 +316,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         learning_rate=0.1,
         weight_decay=5e-4,
         tpr=0.95,
+        images_per_set=None,
     ),
 }
 
@@ -322,7 +324,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Neither is meant to detect well.
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {
-        "smoke": dict(denoiser_steps=10, images_per_pair=6, heads=("arcface",), seeds=(0, 1), epochs=2)
+        "smoke": dict(
+            denoiser_steps=10,
+            images_per_pair=6,
+            heads=("arcface",),
+            seeds=(0, 1),
+            epochs=2,
+            images_per_set=20,
+        )
     },
     "cifar10": {
         "cpu": dict(
@@ -340,6 +349,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
             seeds=(0,),
             backbone="resnet_small",
             epochs=0.5,
+            images_per_set=200,
         ),
         "smoke": dict(
             denoiser_steps=4,
@@ -354,6 +364,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
             seeds=(0,),
             backbone="resnet_small",
             epochs=0.01,
+            images_per_set=20,
         ),
     },
 }

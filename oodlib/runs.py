@@ -136,11 +136,12 @@ class Run:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     def tables(self, name: str) -> pd.DataFrame:
-        """The tables of that name, `metrics` or `scores`, of all finished detectors, as one."""
+        """The tables of that name, `metrics`, `scores` or `validation`, of all finished detectors that have one, as one."""
         marks = sorted(self.detectors.glob("*/seed*/settings.json"))
-        if not marks:
+        tables = [path for mark in marks if (path := mark.with_name(f"{name}.csv")).is_file()]
+        if not tables:
             self.require(self.detectors / "*" / "seed*" / f"{name}.csv", "03_train_detector")
-        return pd.concat([pd.read_csv(mark.with_name(f"{name}.csv")) for mark in marks], ignore_index=True)
+        return pd.concat([pd.read_csv(path) for path in tables], ignore_index=True)
 
     def unequal_settings(self) -> dict[str, list]:
         """Settings in which this run's detectors differ although a comparison wants them equal, by name."""

@@ -18,6 +18,7 @@ SMOKE = {
     "denoiser": {"denoiser_steps": 10},
     "mixup": {"images_per_pair": 6},
     "detector": {"epochs": 2},
+    "denoiser_scores": {"images_per_set": 20},
 }
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from oodlib.data import load
 from oodlib.detector import BACKBONES, Detector, make_backbone
 from oodlib.errors import InputError
 from oodlib.heads import HEADS
 from oodlib.images import fit_picture
-from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
+from oodlib.scores import KNN, SCORES, Mahalanobis, energy, max_cosine, msp
 
 TRAIN, VAL, TEST = (load("digits", split) for split in ("train", "val", "test"))
 GREY, RGB = (8, 8, 1), (8, 8, 3)
@@ -150,6 +151,7 @@ def test_all_scores_are_the_score_functions_of_features_and_logits(fitted):
         "energy": energy(logits),
         "cosine": max_cosine(features, fitted.head.weight),
         "mahalanobis": Mahalanobis(fitted.whitening, fitted.whitened_means)(features),
+        "knn": KNN(fitted.bank)(features),
     }
     found = fitted.all_scores(IMAGES)
     assert all(np.array_equal(found[name], expected[name].numpy()) for name in SCORES)
@@ -176,6 +178,19 @@ def test_fit_scores_fits_mahalanobis_to_the_training_features(fitted):
     torch.testing.assert_close(
         fitted.score(IMAGES, "mahalanobis"), expected(fitted.all_features(IMAGES)).numpy()
     )
+
+
+def test_fit_scores_keeps_the_training_features_for_knn(fitted):
+    expected = KNN.fit(fitted.all_features(TRAIN.images[:200]), 200)
+    assert np.array_equal(fitted.score(IMAGES, "knn"), expected(fitted.all_features(IMAGES)).numpy())
+
+
+def test_fit_scores_keeps_as_many_features_for_knn_as_asked_and_they_are_loaded(fitted, tmp_path):
+    fitted.fit_scores(TRAIN.images[:200], TRAIN.labels[:200], VAL.images, bank_size=30)
+    fitted.save(tmp_path)
+    loaded = Detector.load(tmp_path)
+    assert loaded.bank.shape == (30, 64) and torch.equal(loaded.bank, fitted.bank)
+    assert np.array_equal(loaded.score(IMAGES, "knn"), fitted.score(IMAGES, "knn"))
 
 
 @each_head
@@ -351,6 +366,15 @@ def test_empty_folder_is_refused_with_the_notebook_to_run(tmp_path):
     with pytest.raises(
         InputError, match=r"holds no detector\.json; train one with notebook 03_train_detector"
     ):
+        Detector.load(tmp_path)
+
+
+def test_a_detector_from_before_knn_is_refused_with_what_to_do(fitted, tmp_path):
+    fitted.save(tmp_path)
+    tensors = load_file(tmp_path / "detector.safetensors")
+    del tensors["bank"]
+    save_file(tensors, tmp_path / "detector.safetensors")
+    with pytest.raises(InputError, match=r"from before the score knn; delete it and train it again with"):
         Detector.load(tmp_path)
 
 

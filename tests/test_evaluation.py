@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oodlib import data, data_folder, evaluation, metrics
+from oodlib import data, data_folder, denoiser_scores, evaluation, metrics
 from oodlib.detector import Detector
 from oodlib.evaluation import COLUMNS
 from oodlib.scores import SCORES
@@ -55,6 +55,66 @@ def test_each_head_is_scored_by_its_own_score():
     table = results(none=[0.9])
     assert set(evaluation.own_score(table)["score"]) == {"cosine"}
     assert set(evaluation.own_score(table.assign(head="softmax"))["score"]) == {"msp"}
+
+
+def denoiser_results(reconstruction: float = 0.9) -> pd.DataFrame:
+    """Rows of the denoiser's scores: one seed, no outliers, no accuracy."""
+    table = results(none=[reconstruction]).query("score in ('cosine', 'msp')")
+    score = table["score"].map({"cosine": "reconstruction", "msp": "inpainting"})
+    return table.assign(head="denoiser", score=score, id_accuracy=np.nan)
+
+
+def with_denoiser(**by_outliers: list[float]) -> pd.DataFrame:
+    return pd.concat([results(**by_outliers), denoiser_results()], ignore_index=True)
+
+
+def test_the_denoisers_own_score_is_its_reconstruction():
+    assert set(evaluation.own_score(denoiser_results())["score"]) == {"reconstruction"}
+    assert set(evaluation.OWN_SCORE.values()) <= {*SCORES, *denoiser_scores.SCORES}
+
+
+def test_the_metric_table_of_a_denoiser_has_its_scores():
+    scores = pd.DataFrame({"set": ["id_test"] * 2 + ["letters"] * 2, "reconstruction": [3.0, 2.0, 1.0, 2.5]})
+    table = evaluation.metric_table(scores.assign(inpainting=[0.0, 0.0, 0.0, 0.0]))
+    assert table[["score", "auroc"]].to_numpy().tolist() == [["reconstruction", 0.75], ["inpainting", 0.5]]
+
+
+def test_the_denoiser_stands_after_the_heads():
+    table = evaluation.ordered(with_denoiser(none=[0.8], label_mixup=[0.9]).iloc[::-1])
+    assert table["head"].unique().tolist() == ["arcface", "denoiser"]
+
+
+def test_the_denoiser_has_a_row_in_the_summary_and_a_dash_for_accuracy():
+    rows = evaluation.summary_table(with_denoiser(none=[0.8], label_mixup=[0.9])).set_index("head")
+    assert rows.loc["denoiser", ["AUROC", "accuracy"]].tolist() == ["90.0", "–"]
+    groups = evaluation.group_table(with_denoiser(none=[0.8]))
+    assert groups.set_index("head").loc["denoiser", "all (2)"] == "90.0"
+
+
+def test_the_denoiser_has_a_column_in_the_papers_table_and_empty_cells_with_outliers():
+    table = evaluation.paper_table(with_denoiser(none=[0.8], label_mixup=[0.95]))
+    rows = table.set_index(["ood_set", "outliers"])["denoiser"]
+    assert rows[("letters", "none")] == "**90.0** / 80.0 / 70.0" and rows[("letters", "label_mixup")] == ""
+
+
+@pytest.mark.parametrize("trained", [{"none": [0.8]}, {"label_mixup": [0.9]}, {}])
+def test_the_denoiser_is_no_partner_in_a_change(trained):
+    table = with_denoiser(**trained)
+    assert evaluation.change_table(table).empty
+    assert evaluation.paired_change(evaluation.own_score(table), ["auroc"], ["head", "ood_set"]).empty
+
+
+def test_a_change_is_the_same_with_the_denoiser_beside_it():
+    trained = {"none": [0.80, 0.90], "label_mixup": [0.81, 0.92]}
+    assert evaluation.change_table(with_denoiser(**trained)).equals(
+        evaluation.change_table(results(**trained))
+    )
+
+
+@pytest.mark.parametrize("trained", [{"none": [0.8], "label_mixup": [0.9]}, {"label_mixup": [0.9]}])
+def test_no_cell_of_the_summary_says_nan(tmp_path, trained):
+    evaluation.write_summary(tmp_path / "summary.md", with_denoiser(**trained))
+    assert "nan" not in (tmp_path / "summary.md").read_text().lower()
 
 
 def test_results_stand_in_the_usual_order():

@@ -114,6 +114,7 @@ def test_a_bad_parameter_stops_it_in_the_first_cell_with_one_line(tmp_path, name
         ("04_score_distributions", "03_train_detector"),
         ("05_compare", "03_train_detector"),
         ("06_which_outliers", "03_train_detector"),
+        ("07_denoiser_scores", "01_train_ddpm"),
     ],
 )
 def test_missing_input_is_named_with_the_notebook_that_makes_it(tmp_path, name, maker):

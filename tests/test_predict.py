@@ -103,7 +103,7 @@ def test_without_csv_it_prints_an_aligned_table(folder, expected, capsys):
     assert [row.split()[-2] for row in rows] == [f"{score:.6g}" for score in expected[1].scores]
 
 
-@pytest.mark.parametrize("score", ["msp", "energy", "cosine", "mahalanobis"])
+@pytest.mark.parametrize("score", ["msp", "energy", "cosine", "mahalanobis", "knn"])
 def test_score_and_threshold_are_named_once(folder, capsys, score):
     code, out, err = run(capsys, DETECTOR, folder, "--score", score, "--csv", "-")
     detector = Detector.load(DETECTOR)

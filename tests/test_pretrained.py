@@ -127,6 +127,11 @@ def test_mahalanobis_statistics_are_stored_in_double_precision(folder):
     assert tensors["whitening"].dtype == tensors["whitened_means"].dtype == torch.float64
 
 
+@pytest.mark.parametrize("folder", DETECTORS.values())
+def test_half_a_thousand_training_features_ship(folder):
+    assert load_file(DIGITS / folder / "detector.safetensors")["bank"].shape == (500, 64)
+
+
 # What `shipped` accepts.
 
 

@@ -3,11 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pytorch_ood import detector as pytorch_ood
 from scipy.spatial.distance import mahalanobis
 from scipy.special import log_softmax, logsumexp, softmax
 
-from oodlib.scores import SCORES, Mahalanobis, energy, max_cosine, msp
+from oodlib.scores import KNN, SCORES, Mahalanobis, energy, max_cosine, msp
 
 
 def normal(*shape, seed=0, scale=1.0):
@@ -172,13 +173,52 @@ def test_mahalanobis_is_made_again_from_its_two_tensors():
     assert torch.equal(Mahalanobis(fitted.whitening, fitted.means)(features), fitted(features))
 
 
+@pytest.mark.parametrize("count, k", [(200, 1), (1000, 1), (1001, 2), (5000, 5)])
+def test_knn_is_pytorch_oods_with_the_sign_flipped_at_k_a_thousandth_of_the_bank(count, k):
+    features, probes = normal(count, 5), normal(20, 5, seed=9)
+    # The bank is in half precision, and neither side normalises it again.
+    bank = F.normalize(features).half().double()
+    theirs = pytorch_ood.KNN(None, k=k, normalize=False).fit_features(bank, torch.zeros(count, dtype=int))
+    expected = -theirs.predict_features(F.normalize(probes.double()))
+    torch.testing.assert_close(KNN.fit(features, count)(probes), expected.double(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e5])
+def test_knn_does_not_depend_on_the_length_of_features(length):
+    fitted, probes = KNN.fit(normal(50, 6), 50), normal(20, 6, seed=1).double()
+    torch.testing.assert_close(fitted(length * probes), fitted(probes))
+
+
+def test_knn_of_a_training_feature_is_0_but_for_half_precision():
+    features = normal(50, 6)
+    assert KNN.fit(features, 50)(features).abs().max() < 1e-3
+
+
+def test_knn_of_an_opposite_feature_is_minus_2():
+    assert KNN.fit(torch.eye(3)[:1], 1)(-torch.eye(3)[:1]).item() == -2
+
+
+@pytest.mark.parametrize("most, kept", [(3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, range(10)), (99, range(10))])
+def test_the_bank_of_knn_is_evenly_spaced_over_training(most, kept):
+    features = normal(10, 6)
+    assert torch.equal(KNN.fit(features, most).bank, F.normalize(features[list(kept)]).half())
+
+
+@pytest.mark.parametrize("size", [1, 7, 3000])
+def test_knn_does_not_depend_on_the_batch(size):
+    fitted, probes = KNN.fit(normal(50, 6), 50), normal(3000, 6, seed=1)[: 200 if size == 1 else None]
+    parts = torch.cat([fitted(part) for part in probes.split(size)])
+    torch.testing.assert_close(parts, fitted(probes), rtol=0, atol=1e-7)
+
+
 def all_scores(images):
     """Each score by its name, for logits and features of a head with the identity as class weights."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(90) % 3
     training = 5 * torch.eye(3)[labels] + 0.3 * torch.randn(90, 3, generator=random)
     fitted = Mahalanobis.fit(training, labels, 3)
-    values = msp(images), energy(images), max_cosine(images, torch.eye(3)), fitted(images)
+    cosine, neighbours = max_cosine(images, torch.eye(3)), KNN.fit(training, 90)
+    values = msp(images), energy(images), cosine, fitted(images), neighbours(images)
     return dict(zip(SCORES, values, strict=True))
 
 

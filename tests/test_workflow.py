@@ -13,6 +13,8 @@ from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.evaluation import COLUMNS
 from oodlib.presets import OUTLIERS, PRESETS
+from oodlib.rendering import find_detectors
+from oodlib.runs import Run
 
 
 def jobs(dry_run: str) -> dict[str, int]:
@@ -24,9 +26,11 @@ def jobs(dry_run: str) -> dict[str, int]:
 def test_results_hold_every_detector_score_and_set(workflow):
     results = pd.read_csv(workflow.run / "results.csv")
     assert list(results.columns) == COLUMNS
-    assert len(results) == 1 * 2 * 2 * 4 * 6  # heads, outliers, seeds, scores, sets
+    trained = results[results["head"] != "denoiser"]
+    assert len(trained) == 1 * 2 * 2 * 5 * 6  # heads, outliers, seeds, scores, sets
+    assert len(results) - len(trained) == 2 * 6  # the denoiser's scores, sets
     assert not results.duplicated(["head", "outliers", "seed", "score", "ood_set"]).any()
-    assert results["auroc"].between(0, 1).all() and results["id_accuracy"].between(0, 1).all()
+    assert results["auroc"].between(0, 1).all() and trained["id_accuracy"].between(0, 1).all()
 
 
 def test_the_results_follow_from_the_per_image_scores(workflow):
@@ -47,6 +51,9 @@ def test_everything_lies_where_the_readme_says(workflow):
         "figures/purity_label_mixup.png",
         "figures/scores_arcface.png",
         "figures/roc_arcface.png",
+        "figures/scores_denoiser.png",
+        "figures/denoiser_scores.png",
+        "detectors/denoiser-none/seed0/scores.csv",
         "notebooks/03_train_detector-arcface-label_mixup.ipynb",
     ]
     assert [name for name in expected if not (workflow.run / name).is_file()] == []
@@ -60,6 +67,29 @@ def test_what_was_trained_can_be_loaded_and_used(workflow):
     saved = pd.read_csv(workflow.run / "detectors" / "arcface-label_mixup" / "seed0" / "scores.csv")
     assert denoiser.class_names == detector.class_names == tuple("01234567")
     assert np.allclose(detector.score(images), saved.query("set == 'id_test'")["cosine"][:5], atol=1e-5)
+
+
+def test_the_denoiser_is_scored_on_the_images_of_the_detectors_and_as_many_as_asked(workflow):
+    run = Run(str(workflow.run))
+    scores = pd.read_csv(run.detector("denoiser", "none", 0) / "scores.csv")
+    assert set(scores["set"].value_counts()) == {20}
+    assert run.unequal_settings() == {}
+
+
+def test_the_denoiser_is_no_detector_of_the_explorer(workflow):
+    names = ["arcface, seed 0", "arcface, seed 1"]
+    assert list(find_detectors(Run(str(workflow.run)), "label_mixup")) == names
+
+
+def test_no_table_of_the_run_says_nan(workflow):
+    text = (workflow.run / "notebooks" / "05_compare.ipynb").read_text()
+    assert ">nan<" not in text.lower() and " nan " not in text.lower()
+    assert "| – " in (workflow.run / "summary.md").read_text()
+
+
+def test_without_outliers_there_is_no_denoiser(tmp_path):
+    planned = jobs(Workflow(tmp_path)("--dry-run", config=SMOKE | {"outliers": ["none"]}).stdout)
+    assert planned == dict.fromkeys(("train_detector", "score_distributions", "compare", "all"), 1)
 
 
 def test_running_again_does_nothing(workflow):
@@ -141,7 +171,8 @@ def test_the_digits_preset_plans_twelve_detector_rows(tmp_path):
 def test_the_cifar10_preset_plans_the_papers_detectors(tmp_path):
     planned = jobs(Workflow(tmp_path)("--dry-run", config={"preset": "cifar10"}).stdout)
     assert planned == {
-        **dict.fromkeys(("train_ddpm", "label_mixup", "score_distributions", "compare", "all"), 1),
+        **dict.fromkeys(("train_ddpm", "label_mixup", "denoiser_scores"), 1),
+        **dict.fromkeys(("score_distributions", "compare", "all"), 1),
         "train_detector": 12,
     }
 
@@ -165,6 +196,7 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
     run = tmp_path / "runs" / "own"
     results = pd.read_csv(run / "results.csv")
     assert set(results["ood_set"]) == {"odd", "uniform"} and set(results["preset"]) == {"cifar10"}
+    assert set(results["head"]) == {"arcface", "denoiser"}
     detector = Detector.load(run / "detectors" / "arcface-label_mixup" / "seed0")
     assert detector.class_names == ("cat", "dog", "emu") and detector.image_shape == (32, 32, 3)
     assert list(run.rglob("checkpoints")) == []
