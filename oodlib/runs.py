@@ -136,7 +136,7 @@ class Run:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     def tables(self, name: str) -> pd.DataFrame:
-        """The tables of that name, `metrics`, `scores` or `validation`, of all finished detectors that have one, as one."""
+        """The tables of that name, `metrics`, `scores` or `validation`, of all finished detectors, as one."""
         marks = sorted(self.detectors.glob("*/seed*/settings.json"))
         tables = [path for mark in marks if (path := mark.with_name(f"{name}.csv")).is_file()]
         if not tables:
