@@ -16,6 +16,7 @@ from oodlib.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.mixup import make_scheduler
 from oodlib.precision import batch_size
+from oodlib.scores import DENOISER_SCORES
 from oodlib.seeds import generator
 
 NUM_INFERENCE_STEPS = 4  # of DDIM, from pure noise to an image: at time steps 999, 749, 499 and 249
@@ -139,7 +140,7 @@ def _batches(
         yield batch, noise.to(denoiser.device)
 
 
-SCORES = {"reconstruction": reconstruction, "inpainting": inpainting}
+SCORES = dict(zip(DENOISER_SCORES, (reconstruction, inpainting), strict=True))
 
 
 def score_table(

@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from oodlib import denoiser_scores
 from oodlib.data import ID_TEST
 from oodlib.detector import Detector
 from oodlib.heads import HEADS
 from oodlib.metrics import ood_metrics
 from oodlib.presets import DENOISER, OUTLIERS
 from oodlib.runs import atomic
-from oodlib.scores import SCORES
+from oodlib.scores import DENOISER_SCORES, SCORES
 
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
 COLUMNS = ["preset", "head", "outliers", "seed", "score", "ood_set", *METRICS, "id_accuracy"]
@@ -57,7 +56,7 @@ def metric_table(scores: pd.DataFrame) -> pd.DataFrame:
     id_test = by_set.pop(ID_TEST)
     rows = [
         {"score": score, "ood_set": ood_set, **ood_metrics(id_test[score], table[score])}
-        for score in (*SCORES, *denoiser_scores.SCORES)
+        for score in (*SCORES, *DENOISER_SCORES)
         if score in scores
         for ood_set, table in by_set.items()
     ]

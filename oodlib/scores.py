@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCORES = ("msp", "energy", "cosine", "mahalanobis", "knn")
+DENOISER_SCORES = ("reconstruction", "inpainting")  # those of `denoiser_scores`, which need no detector
 
 
 def msp(logits: Tensor) -> Tensor:

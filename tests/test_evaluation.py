@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oodlib import data, data_folder, denoiser_scores, evaluation, metrics
+from oodlib import data, data_folder, evaluation, metrics
 from oodlib.detector import Detector
 from oodlib.evaluation import COLUMNS
-from oodlib.scores import SCORES
+from oodlib.scores import DENOISER_SCORES, SCORES
 
 
 def results(**by_outliers: list[float]) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def with_denoiser(**by_outliers: list[float]) -> pd.DataFrame:
 
 def test_the_denoisers_own_score_is_its_reconstruction():
     assert set(evaluation.own_score(denoiser_results())["score"]) == {"reconstruction"}
-    assert set(evaluation.OWN_SCORE.values()) <= {*SCORES, *denoiser_scores.SCORES}
+    assert set(evaluation.OWN_SCORE.values()) <= {*SCORES, *DENOISER_SCORES}
 
 
 def test_the_metric_table_of_a_denoiser_has_its_scores():

@@ -219,8 +219,9 @@ def made_with(notebook, **given):
         "data": data,
         "fingerprint": fingerprint,
         "ID_TEST": ID_TEST,
+        "np": np,
     }
-    wanted = {"train", "val", "test", "sets", "pool", "options", "training", "made_with"}
+    wanted = {"train", "val", "test", "sets", "exposure", "options", "training", "made_with"}
     for cell in json.loads((REPOSITORY / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]:
         source = "".join(line for line in cell["source"] if not line.startswith("%"))
         if cell["cell_type"] != "code":
