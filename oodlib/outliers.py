@@ -58,7 +58,7 @@ def label_mixup(
 
 def mask_mixup(denoiser: Denoiser, index: range, *, seed: int = 0, **sampling: Any) -> OutlierPool:
     """Drawn for a label embedding each of whose components is that of one of two classes, at random (class-mixed
-    generation: Wang et al., CMG)."""
+    generation: Wang et al., "CMG", ECML PKDD 2022)."""
     classes = len(denoiser.class_names)
     mixed = torch.tensor(class_combinations(classes, 2, index))
     embeddings = denoiser.label_embedding.weight.detach().T.cpu()
