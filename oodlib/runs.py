@@ -141,7 +141,8 @@ class Run:
         tables = [path for mark in marks if (path := mark.with_name(f"{name}.csv")).is_file()]
         if not tables:
             self.require(self.detectors / "*" / "seed*" / f"{name}.csv", "03_train_detector")
-        return pd.concat([pd.read_csv(path) for path in tables], ignore_index=True)
+        # The denoiser predicts no class, and a column of digits with gaps would be read as numbers.
+        return pd.concat([pd.read_csv(path, dtype={"predicted": str}) for path in tables], ignore_index=True)
 
     def unequal_settings(self) -> dict[str, list]:
         """Settings in which this run's detectors differ although a comparison wants them equal, by name."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from oodlib.data import ID_TEST
 from oodlib.errors import InputError
-from oodlib.evaluation import own_score
+from oodlib.evaluation import ordered, own_score
 from oodlib.heads import HEADS
 from oodlib.metrics import resampled_auroc
 from oodlib.presets import OUTLIERS
@@ -25,7 +25,7 @@ ACCURACY = "closed-set accuracy"
 def by_validation(run: Run) -> pd.DataFrame:
     """AUROC on validation outliers, each head by its own score, mean over sets and seeds: a row for each kind of
     outliers, a column for each head and their `mean`, best first. The choice looks at nothing else."""
-    own = own_score(run.tables("validation"))
+    own = own_score(ordered(run.tables("validation")))
     table = own.pivot_table("auroc", "outliers", "head", sort=False).dropna()
     return table.assign(mean=table.mean(axis=1)).sort_values("mean", ascending=False, kind="stable")
 
@@ -47,12 +47,12 @@ def test_values(run: Run, id_labels: np.ndarray) -> dict[tuple[str, str, int], d
         id_labels: Class names of the ID test images, (n,).
     """
     found = {}
-    for key, table in run.tables("scores").groupby(["head", "outliers", "seed"], sort=False):
+    for key, table in ordered(run.tables("scores")).groupby(["head", "outliers", "seed"], sort=False):
         if key[0] not in HEADS:
             continue
         own = HEADS[key[0]].default_score
         values = {name: rows[own].to_numpy() for name, rows in table.groupby("set", sort=False)}
-        predicted = table.loc[table["set"] == ID_TEST, "predicted"].astype(str).to_numpy()
+        predicted = table.loc[table["set"] == ID_TEST, "predicted"].to_numpy()
         found[key] = values | {ACCURACY: predicted == id_labels}
     return found
 

@@ -140,3 +140,21 @@ def test_the_choice_is_the_best_candidate_by_own_scores_on_validation_outliers(r
 def test_no_choice_without_candidates(run):
     with pytest.raises(InputError, match="no detector was trained with any of label_mixup"):
         study.chosen(study.by_validation(run).loc[["real", "none"]])
+
+
+def test_class_names_that_look_like_numbers_are_compared_beside_a_denoiser_that_predicts_none(tmp_path):
+    run = Run(str(tmp_path / "run"))
+    for (head, kind), predicted in {
+        ("softmax", "none"): ["0", "1", "1"],
+        ("softmax", "label_mixup"): ["0", "1", "0"],
+        ("denoiser", "none"): [np.nan] * 3,
+    }.items():
+        folder = run.detector(head, kind, 0)
+        table = pd.DataFrame(
+            {"set": [ID_TEST, ID_TEST, "letters"], "predicted": predicted, "msp": [0.9, 0.8, 0.1]}
+        )
+        write_csv(folder / "scores.csv", table.assign(head=head, outliers=kind, seed=0))
+        write_json(folder / "settings.json", {"settings": {}, "files": []})
+    found = study.test_values(run, np.array(["0", "2"]))
+    assert list(found) == [("softmax", "none", 0), ("softmax", "label_mixup", 0)]
+    assert all(list(values[study.ACCURACY]) == [True, False] for values in found.values())
