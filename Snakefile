@@ -129,7 +129,7 @@ rule label_mixup:
         DENOISER,
     output:
         POOL,
-        [f"{run}/figures/{kind}_{{outliers}}.png" for kind in ("outliers", "purity", "purity_map")],
+        [f"{run}/figures/{kind}_{{outliers}}.png" for kind in ("outliers", "purity_map")],
     log:
         notebook=f"{run}/notebooks/02_label_mixup-{{outliers}}.ipynb",
         stderr=f"{run}/logs/02_label_mixup-{{outliers}}.txt",

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).parent.parent
 SMOKE = {
     "heads": ["arcface"],
     "seeds": [0, 1],
+    "outliers": ["none", "label_mixup"],
     "denoiser": {"denoiser_steps": 10},
     "mixup": {"images_per_pair": 6},
     "detector": {"epochs": 2},

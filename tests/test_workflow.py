@@ -48,7 +48,7 @@ def test_everything_lies_where_the_readme_says(workflow):
         "outliers/label_mixup/purity.csv",
         "summary.md",
         "figures/results.png",
-        "figures/purity_label_mixup.png",
+        "figures/purity_map_label_mixup.png",
         "figures/scores_arcface.png",
         "figures/roc_arcface.png",
         "figures/scores_denoiser.png",
