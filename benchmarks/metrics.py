@@ -46,11 +46,11 @@ def rows(toy: bool) -> list[Row]:
         repetitions = 1 if toy else 15 if id_count < 100_000 else 5
         ways = (partial(way, id_scores, ood_scores) for way in (ood_metrics, scikit_learn, pytorch_ood))
         ours, scikit, pytorch = alternate(repetitions, *ways)
-        job = f"metrics, {id_count:,} ID and {ood_count:,} OOD scores"
         for peer, seconds, wanted, note in (
             ("scikit-learn", scikit, target, "equal to 1e-12, also where nearly all scores are tied"),
             ("pytorch-ood", pytorch, 2, ""),
         ):
             taken = f"{peer}: {number(1000 * seconds)} ms"
+            job = f"metrics of {id_count + ood_count:,} scores ({peer})"
             found.append(Row(job, f"{number(1000 * ours)} ms", taken, seconds / ours, wanted, "x", note=note))
     return found

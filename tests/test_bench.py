@@ -25,10 +25,10 @@ def row(value, target=2, unit="x", **options):
 
 def test_every_job_has_its_rows(rows):
     assert [r.job for r in rows] == [
-        "metrics, 100 ID and 260 OOD scores",
-        "metrics, 100 ID and 260 OOD scores",
-        "metrics, 300 ID and 300 OOD scores",
-        "metrics, 300 ID and 300 OOD scores",
+        "metrics of 360 scores (scikit-learn)",
+        "metrics of 360 scores (pytorch-ood)",
+        "metrics of 600 scores (scikit-learn)",
+        "metrics of 600 scores (pytorch-ood)",
         "Mahalanobis scores, 100 x 8",
         "Mahalanobis scores, 100 x 16",
         "explorer, 8 digits images",
