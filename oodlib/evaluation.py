@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from oodlib.data import ID_TEST
 from oodlib.heads import HEADS
@@ -89,6 +88,8 @@ def paired_change(results: pd.DataFrame, values: list[str], by: list[str]) -> pd
         seeds), `change`, `low`, `high` (95 % t interval of the mean change over seeds; NaN with fewer than two),
         `seeds`.
     """
+    from scipy.special import stdtrit  # here, because it takes half a second to import
+
     long = results.melt([*by, "outliers", "seed"], values, "metric", "value")
     plain, exposed = long[long["outliers"] == "none"], long[long["outliers"] != "none"]
     pairs = exposed.merge(plain.drop(columns="outliers"), on=[*by, "metric", "seed"], suffixes=("", "_none"))
