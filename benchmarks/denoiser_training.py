@@ -67,19 +67,19 @@ def example_loop(
 def rows(toy: bool) -> list[Row]:
     digits = data.load("digits", "train")
     rng = np.random.default_rng(0)
-    count = 32 if toy else 256
+    count = 8 if toy else 64
     rgb_images, rgb_labels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count)
     found = []
     for job, denoiser, images, labels, batch_size, steps, flip, target in (
         ("digits", digits_denoiser(), digits.images, digits.labels, 128, 1 if toy else 30, False, 1.5),
-        ("32 x 32 RGB", rgb_denoiser(toy), rgb_images, rgb_labels, count // 4, 4, True, 2),
+        ("32 x 32 RGB", rgb_denoiser(toy), rgb_images, rgb_labels, count // 2, 2, True, 2),
     ):
         theirs = Denoiser(**{**denoiser.config, "precision": "fp32"})
         which = np.arange(steps * batch_size) % len(images)
         given = images[which], labels[which]
         ours = partial(quiet()(fit_denoiser), denoiser, steps=steps, batch_size=batch_size, flip=flip)
         peer = partial(example_loop, theirs, batch_size=batch_size, flip=flip)
-        seconds = alternate(1 if toy else 5, partial(ours, *given), partial(peer, *given))
+        seconds = alternate(1 if toy else 4, partial(ours, *given), partial(peer, *given))
         size = sum(p.numel() for p in denoiser.parameters())
         note = f"{size / 1e6:.1f} M parameters, batches of {batch_size}, {denoiser.config['precision']}"
         found.append(

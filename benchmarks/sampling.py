@@ -82,7 +82,7 @@ def judge(train: ImageSet, toy: bool) -> Detector:
 
 def rows(toy: bool) -> list[Row]:
     s = presets.settings()
-    count, ddpm_steps = (16, 20) if toy else (256, 1000)
+    count, ddpm_steps = (16, 20) if toy else (200, 1000)
     train = data.load("digits", "train")
     classifier = judge(train, toy)
     real = classifier.all_features(train.images).double().numpy()
