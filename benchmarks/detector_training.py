@@ -12,7 +12,8 @@ from torchvision import transforms
 from benchmarks.models import Pictures, precision, quiet
 from benchmarks.table import Row, alternate, faster
 from oodlib import data
-from oodlib.detector import Detector, make_backbone
+from oodlib.backbones import make_backbone
+from oodlib.detector import Detector
 from oodlib.training import fit_detector
 
 NAMES = tuple("0123456789")
