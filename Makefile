@@ -1,5 +1,5 @@
 # make demo: the digits run, into runs/digits.  make study: every kind of outliers, compared.  make test: all tests.
-# make lab: JupyterLab on the notebooks.  Everything works without make too: see README.md.
+# make bench: speed beside others.  make lab: JupyterLab on the notebooks.  All works without make too: see README.md.
 
 PYTHON ?= python3
 # Each core runs a notebook of about 0.9 GiB; make demo CORES=16 where there is memory for it.
@@ -9,7 +9,7 @@ RUNS := $(or $(OODLIB_RUNS),runs)
 RUN := $(RUNS)/digits
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help demo study test lab notebooks pretrained screenshot lint
+.PHONY: help demo study bench test lab notebooks pretrained screenshot lint
 
 help:
 	@sed -n 1,2p Makefile
@@ -33,6 +33,11 @@ study: .venv/installed
 	snakemake --cores $(CORES) --config outliers=all run=study 'seeds=[0,1,2,3,4]' \
 		--rerun-incomplete --retries 1 --quiet host reason
 	@echo "Tables, figure and executed notebooks are in $(RUNS)/study; start with $(RUNS)/study/study.md."
+
+# On a machine that does nothing else: what else runs goes into the numbers.
+bench: .venv/installed
+	@echo "The same work by oodlib and by others, in turn: about 12 minutes on two CPU cores, 4 more the first time."
+	python -m benchmarks
 
 test: .venv/installed
 	python -m pytest

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -45,6 +44,8 @@ class Denoiser(nn.Module):
         dropout: float = 0.0,
         seed: int = 0,
     ):
+        from diffusers import DDPMScheduler, UNet2DModel  # here, because they take seconds to import
+
         super().__init__()
         choice("prediction type", prediction_type, ("v_prediction", "epsilon"))
         self.config = dict(

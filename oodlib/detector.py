@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from oodlib import runs
 from oodlib.errors import InputError, choice
@@ -21,34 +20,6 @@ from oodlib.metrics import threshold_at_tpr
 from oodlib.precision import autocast_and_layout, batch_size
 from oodlib.scores import KNN, SCORES, Mahalanobis, energy, max_cosine, msp
 from oodlib.seeds import initial_weights
-
-
-class NarrowResNet(ResNet):
-    """torchvision's ResNet at a quarter of its width and without its last stage: for 8 x 8 images."""
-
-    def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
-        if planes == 512:
-            return nn.Identity()
-        return super()._make_layer(block, planes // 4, blocks, stride, dilate)
-
-
-BACKBONES = {
-    "resnet_small": lambda: NarrowResNet(BasicBlock, [1, 1, 1, 0]),
-    "resnet18": lambda: ResNet(BasicBlock, [2, 2, 2, 2]),
-    "resnet50": lambda: ResNet(Bottleneck, [3, 4, 6, 3]),
-}
-
-
-def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
-    """A torchvision ResNet with a 3 x 3 stem and no pooling after it, and its number of features."""
-    choice("backbone", name, BACKBONES)
-    net = BACKBONES[name]()
-    net.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
-    net.maxpool = nn.Identity()
-    net.fc = nn.Identity()
-    with torch.no_grad():
-        num_features = net.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
-    return net.train(), num_features
 
 
 @contextmanager
@@ -77,7 +48,7 @@ class Detector(nn.Module):
     """Classifies images and says which of them are out of distribution.
 
     Args:
-        backbone: A name in `BACKBONES`.
+        backbone: A name in `backbones.BACKBONES`.
         head: A name in `heads.HEADS`.
         class_names: Names of the C classes.
         image_shape: (H, W, channels) of the images.
@@ -99,6 +70,8 @@ class Detector(nn.Module):
         precision: str = "fp32",
         seed: int = 0,
     ):
+        from oodlib.backbones import make_backbone  # here, because torchvision takes a second to import
+
         super().__init__()
         self.config = dict(
             backbone=backbone,

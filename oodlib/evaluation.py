@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from oodlib.data import ID_TEST
-from oodlib.detector import Detector
 from oodlib.heads import HEADS
 from oodlib.metrics import ood_metrics
 from oodlib.presets import DENOISER, OUTLIERS
 from oodlib.runs import atomic
 from oodlib.scores import DENOISER_SCORES, SCORES
+
+if TYPE_CHECKING:
+    from oodlib.detector import Detector
 
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
 COLUMNS = ["preset", "head", "outliers", "seed", "score", "ood_set", *METRICS, "id_accuracy"]
@@ -31,7 +33,7 @@ NOISE = ("gaussian", "uniform", "inverted")
 NEAR = ("held_out", "CIFAR-100", "TIN (C)", "TIN (R)", "TIN (C, ours)", "TIN (R, ours)")
 
 
-def score_table(detector: Detector, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def score_table(detector: "Detector", sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Every score of every image.
 
     Args:
@@ -86,6 +88,8 @@ def paired_change(results: pd.DataFrame, values: list[str], by: list[str]) -> pd
         seeds), `change`, `low`, `high` (95 % t interval of the mean change over seeds; NaN with fewer than two),
         `seeds`.
     """
+    from scipy.special import stdtrit  # here, because it takes half a second to import
+
     long = results.melt([*by, "outliers", "seed"], values, "metric", "value")
     plain, exposed = long[long["outliers"] == "none"], long[long["outliers"] != "none"]
     pairs = exposed.merge(plain.drop(columns="outliers"), on=[*by, "metric", "seed"], suffixes=("", "_none"))
@@ -94,7 +98,7 @@ def paired_change(results: pd.DataFrame, values: list[str], by: list[str]) -> pd
     grouped = pairs.groupby([*by, "outliers", "metric"], sort=False)
     table = grouped[["none", "exposed", "change"]].mean()
     count = grouped.size()
-    half = stats.t.ppf(0.975, (count - 1).clip(lower=1)) * grouped["change"].std() / np.sqrt(count)
+    half = stdtrit((count - 1).clip(lower=1), 0.975) * grouped["change"].std() / np.sqrt(count)
     return table.assign(low=table["change"] - half, high=table["change"] + half, seeds=count).reset_index()
 
 

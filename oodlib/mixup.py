@@ -7,8 +7,8 @@ an outlier between two classes (arXiv 2405.00631).
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import diffusers
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,12 +18,15 @@ from oodlib.denoiser import Denoiser
 from oodlib.errors import InputError, choice
 from oodlib.seeds import generator
 
+if TYPE_CHECKING:  # it takes seconds to import
+    from diffusers import SchedulerMixin
+
 MIX_MODES = ("sum", "convex", "slerp")
 SCHEDULERS = {
-    "ddpm": diffusers.DDPMScheduler,
-    "ddim": diffusers.DDIMScheduler,
-    "dpmsolver++": diffusers.DPMSolverMultistepScheduler,
-    "unipc": diffusers.UniPCMultistepScheduler,
+    "ddpm": "DDPMScheduler",
+    "ddim": "DDIMScheduler",
+    "dpmsolver++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
 }
 
 
@@ -78,8 +81,11 @@ def pair_weights(
 
 def make_scheduler(denoiser: Denoiser, name: str):
     """One of `SCHEDULERS` with the denoiser's noise schedule and trailing time steps (arXiv 2305.08891)."""
+    import diffusers
+
     choice("scheduler", name, SCHEDULERS)
-    return SCHEDULERS[name].from_config(denoiser.noise_scheduler.config, timestep_spacing="trailing")
+    kind = getattr(diffusers, SCHEDULERS[name])
+    return kind.from_config(denoiser.noise_scheduler.config, timestep_spacing="trailing")
 
 
 def initial_noise(shape: tuple[int, ...], random: Sequence[torch.Generator], init: str = "normal") -> Tensor:
@@ -101,7 +107,7 @@ def sample(
     denoiser: Denoiser,
     weights: Tensor,
     *,
-    scheduler: str | diffusers.SchedulerMixin = "unipc",
+    scheduler: "str | SchedulerMixin" = "unipc",
     num_inference_steps: int = 8,
     guidance_scale: float = 1.0,
     init: str = "normal",

@@ -1,5 +1,7 @@
 """Figures from arrays and tables. They know no model, and touch neither pyplot nor global settings.
 
+Seaborn and scikit-learn are imported where they draw, because they take seconds.
+
 Blue is in-distribution and orange is out-of-distribution, everywhere; both are told apart by colour-blind eyes.
 """
 
@@ -8,11 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from sklearn.metrics import roc_curve
 
 ID_COLOUR, OOD_COLOUR = "#0072B2", "#E69F00"
 STYLE = {
@@ -88,6 +88,8 @@ def image_grid(
 @styled
 def loss_curve(history: pd.DataFrame, title: str, by: str | None = None) -> Figure:
     """Loss against step, from a table with `step` and `loss`; one line for each value of column `by`."""
+    import seaborn as sns
+
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
     palette = {"palette": "viridis"} if by else {"color": ID_COLOUR}
@@ -104,6 +106,8 @@ def study_heatmap(changes: pd.DataFrame, title: str) -> Figure:
         changes: Columns `outliers`, `head`, `change`, `low` and `high`. A change is set in bold where its interval
             excludes 0.
     """
+    import seaborn as sns
+
     wide = changes.set_index(["outliers", "head"])[["change", "low", "high"]].unstack(sort=False) * 100
     change = wide["change"].rename(index=label, columns=label)
     certain = ((wide["low"] > 0) | (wide["high"] < 0)).to_numpy()
@@ -156,6 +160,8 @@ def purity_map(tables: dict[str, pd.DataFrame], title: str) -> Figure:
 @styled
 def pair_heatmap(shares: pd.DataFrame, title: str) -> Figure:
     """Shares by pair of classes, a symmetric table with class names on both sides, in percent."""
+    import seaborn as sns
+
     size = 1.6 + 0.42 * len(shares)
     figure = Figure(figsize=(size, size - 0.5), layout="constrained")
     axes = figure.subplots()
@@ -179,6 +185,8 @@ def pair_heatmap(shares: pd.DataFrame, title: str) -> Figure:
 @styled
 def share_lines(table: pd.DataFrame, title: str, *, x: str, y: str, hue: str, xlabel: str) -> Figure:
     """Shares in percent against `x`, a line for each value of `hue`."""
+    import seaborn as sns
+
     figure = Figure(figsize=(5, 2.6), layout="constrained")
     axes = figure.subplots()
     sns.lineplot(
@@ -259,6 +267,9 @@ def roc_curves(scores: pd.DataFrame, title: str) -> Figure:
     Args:
         scores: Columns `outliers`, `set` (with `id_test` among them) and `score`.
     """
+    import seaborn as sns
+    from sklearn.metrics import roc_curve
+
     kinds = list(scores["outliers"].unique())
     sets = [name for name in scores["set"].unique() if name != "id_test"]
     figure = Figure(figsize=(3.7 * len(kinds), 3.7), layout="constrained")
@@ -287,6 +298,7 @@ def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
         changes: From `evaluation.paired_change` of `auroc` by `head` and `ood_set`, of one kind of outliers. A change
             is set in bold where its interval excludes 0.
     """
+    import seaborn as sns
 
     def table(column: str) -> pd.DataFrame:
         wide = 100 * changes.set_index(["head", "ood_set"])[column].unstack(sort=False)

@@ -8,8 +8,9 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from oodlib.backbones import BACKBONES, make_backbone
 from oodlib.data import load
-from oodlib.detector import BACKBONES, Detector, make_backbone
+from oodlib.detector import Detector
 from oodlib.errors import InputError
 from oodlib.heads import HEADS
 from oodlib.images import fit_picture

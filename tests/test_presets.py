@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from oodlib import detector, heads, mixup, presets
+from oodlib import backbones, heads, mixup, presets
 from oodlib.errors import InputError
 
 PARAMETER_CELL = 'preset = "digits"  # which\nhead = None\nseeds = None'
@@ -137,7 +137,7 @@ def test_choices_agree_with_the_modules_that_they_name():
     for name, known in [
         ("mix", mixup.MIX_MODES),
         ("scheduler", mixup.SCHEDULERS),
-        ("backbone", detector.BACKBONES),
+        ("backbone", backbones.BACKBONES),
     ]:
         with pytest.raises(InputError) as error:
             rules[name](name, "other")

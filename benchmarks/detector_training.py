@@ -1,0 +1,106 @@
+"""Detector training at 32 x 32, against per-image transforms in DataLoader workers, as OpenOOD trains."""
+
+import os
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision import transforms
+
+from benchmarks.models import Pictures, precision, quiet
+from benchmarks.table import Row, alternate, faster
+from oodlib import data
+from oodlib.backbones import make_backbone
+from oodlib.detector import Detector
+from oodlib.training import fit_detector
+
+NAMES = tuple("0123456789")
+
+
+class Classifier(nn.Module):
+    """The same backbone with a linear layer, in fp32."""
+
+    def __init__(self, backbone: str):
+        super().__init__()
+        self.backbone, num_features = make_backbone(backbone, 3)
+        self.fc = nn.Linear(num_features, len(NAMES))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.backbone(images))
+
+
+def openood_loop(net: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
+    """One epoch as OpenOOD's trainer and preprocessor for CIFAR do it (they come in no package, so they are written
+    here): each picture through torchvision's transforms in a worker, fp32, the loss read at every step.
+
+    OpenOOD also reads and decodes each picture from a file and transforms it a second time, which is left out.
+    """
+    transform = transforms.Compose(
+        [
+            transforms.Resize(32),
+            transforms.CenterCrop(32),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomCrop(32, padding=4),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
+    dataset = Pictures(images, labels, transform)
+    loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, num_workers=os.cpu_count())
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(loader))
+    net.train()
+    average = 0.0
+    for batch, target in loader:
+        loss = F.cross_entropy(net(batch), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        average = 0.8 * average + 0.2 * loss.item()
+
+
+def digits_accuracy(precision: str, seed: int) -> float:
+    """Test accuracy on digits of the preset's backbone, trained in a precision."""
+    train, test = data.load("digits", "train"), data.load("digits", "test")
+    mean, std = data.mean_and_std(train.images)
+    shape = train.images.shape[1:]
+    detector = Detector(
+        "resnet_small", "softmax", train.class_names, shape, mean, std, precision=precision, seed=seed
+    )
+    with quiet():
+        fit_detector(detector, train.images, train.labels, epochs=20, learning_rate=0.05, seed=seed)
+    return (detector.classify(test.images)[0].argmax(1) == test.labels).mean()
+
+
+def rows(toy: bool) -> list[Row]:
+    rng = np.random.default_rng(0)
+    note = f"batches of 128, {precision()}"
+    if precision() == "bf16":
+        means = [np.mean([digits_accuracy(p, s) for s in range(1 if toy else 3)]) for p in ("bf16", "fp32")]
+        note += f"; accuracy on digits, 3 seeds: {means[0]:.2%}, in fp32 {means[1]:.2%}"
+    else:
+        note += ", as this processor does not compute in bfloat16"
+    found = []
+    for backbone, name, steps, target in (
+        ("resnet18", "ResNet-18", 2, 2.5),
+        ("resnet50", "ResNet-50", 1, 4.5),
+    ):
+        batch_size = 2 if toy else 128
+        images = rng.integers(0, 256, (steps * batch_size, 32, 32, 3), np.uint8)
+        labels = rng.integers(0, 10, len(images))
+        detector = Detector(
+            backbone, "softmax", NAMES, (32, 32, 3), [0.5] * 3, [0.25] * 3, precision=precision()
+        )
+        net = Classifier(backbone)
+
+        options = dict(epochs=1, batch_size=batch_size, flip=True)
+        ours = partial(quiet()(fit_detector), detector, images, labels, **options)
+        peer = partial(openood_loop, net, images, labels, batch_size)
+        seconds = alternate(1 if toy else 3, ours, peer)
+        found.append(
+            faster(f"detector training, {name}", "OpenOOD's loop", len(images), *seconds, target, note)
+        )
+    return found

@@ -1,0 +1,54 @@
+"""From weights changed to a PNG, as in the explorer; nobody else has one."""
+
+import statistics
+import time
+
+import torch
+
+from benchmarks.models import rgb_denoiser
+from benchmarks.table import Row, number
+from oodlib import pretrained
+from oodlib.denoiser import Denoiser
+from oodlib.explorer import COLUMNS, png, sheet
+from oodlib.mixup import sample
+from oodlib.rendering import Renderer, State, find_detectors
+
+RGB_STEPS = 5
+
+
+def rows(toy: bool) -> list[Row]:
+    repetitions = 3 if toy else 41
+    run = pretrained.shipped("digits")
+    renderer = Renderer(Denoiser.load(run.denoiser), find_detectors(run, "label_mixup"))
+    classes = renderer.denoiser.class_names
+
+    def digits(weight: float) -> bytes:
+        weights = (1.0, weight, *(0.0 for _ in classes[2:]))
+        state = State(class_names=classes, weights=weights, detector=next(iter(renderer.detectors)))
+        return png(sheet(renderer.draw(state).images, COLUMNS))
+
+    denoiser = rgb_denoiser(toy).eval()
+
+    def rgb(weight: float) -> bytes:
+        weights = torch.tensor([[1.0, weight, *[0.0] * 8]])
+        return png(sheet(sample(denoiser, weights, num_inference_steps=RGB_STEPS), 1))
+
+    found = []
+    for job, draw, target, note in (
+        ("explorer, 8 digits images", digits, 35, "UniPC, 8 steps, with the verdicts of two detectors"),
+        ("explorer, a 32 x 32 RGB image", rgb, 70, f"UniPC, {RGB_STEPS} steps, {precision_note(denoiser)}"),
+    ):
+        draw(0.5)
+        seconds = []
+        for i in range(repetitions):
+            start = time.perf_counter()
+            draw(i / repetitions)
+            seconds.append(time.perf_counter() - start)
+        p50 = 1000 * statistics.median(seconds)
+        found.append(Row(job, f"p50 {number(p50)} ms", "", p50, target, "ms", at_most=True, note=note))
+    return found
+
+
+def precision_note(denoiser: Denoiser) -> str:
+    size = sum(p.numel() for p in denoiser.parameters())
+    return f"{size / 1e6:.1f} M parameters, {denoiser.config['precision']}"

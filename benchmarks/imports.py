@@ -1,0 +1,49 @@
+"""Importing oodlib, and the first cells of each notebook, against `import torch` alone."""
+
+import ast
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.table import Row, number
+
+REPOSITORY = Path(__file__).parent.parent
+# A kernel has IPython before the first cell runs.
+TIMED = "import IPython, time; start = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"
+
+
+def first_imports(notebook: Path) -> str:
+    """The imports of a notebook's first three code cells: parameters, settings, and what it works with."""
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    lines = [line for cell in cells[:3] for line in "".join(cell["source"]).splitlines()]
+    body = ast.parse("\n".join(line for line in lines if not line.startswith("%"))).body
+    return "\n".join(ast.unparse(s) for s in body if isinstance(s, ast.Import | ast.ImportFrom))
+
+
+def seconds(code: str) -> float:
+    """What some lines take in a fresh process."""
+    timed = [sys.executable, "-c", TIMED.format(code=code)]
+    done = subprocess.run(timed, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout)
+
+
+def rows(toy: bool) -> list[Row]:
+    jobs = {"import oodlib": "import oodlib"}
+    for notebook in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):
+        jobs[f"imports of {notebook.stem}"] = first_imports(notebook)
+    torch = "import torch"
+    if toy:
+        jobs, torch = dict.fromkeys(jobs, "import html"), "import html"
+    taken = {name: [] for name in (*jobs, "torch")}
+    for _ in range(1 if toy else 4):
+        for name, code in {**jobs, "torch": torch}.items():
+            taken[name].append(seconds(code))
+    # The first round brings the files into memory.
+    median = {name: statistics.median(found if toy else found[1:]) for name, found in taken.items()}
+    alone = median.pop("torch")
+    return [
+        Row(name, f"{number(s)} s", f"import torch: {number(alone)} s", s / alone, 1.3, "x", at_most=True)
+        for name, s in median.items()
+    ]

@@ -1,0 +1,56 @@
+"""AUROC, AUPR-In, AUPR-Out and FPR95 together, against scikit-learn's four calls and pytorch-ood's OODMetrics."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from pytorch_ood.metrics import OODMetrics
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from benchmarks.table import Row, alternate, number
+from oodlib.metrics import ood_metrics
+
+
+def scikit_learn(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:
+    """The same four numbers as `ood_metrics`, by one call each."""
+    scores = np.concatenate([id_scores, ood_scores])
+    is_id = np.arange(len(scores)) < len(id_scores)
+    fpr, tpr, _ = roc_curve(is_id, scores, drop_intermediate=False)
+    return {
+        "auroc": roc_auc_score(is_id, scores),
+        "aupr_in": average_precision_score(is_id, scores),
+        "aupr_out": average_precision_score(~is_id, -scores),
+        "fpr95": fpr[tpr >= 0.95][0],
+    }
+
+
+def pytorch_ood(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:
+    """Its four numbers; its AUPRs are by the trapezoidal rule, and its FPR95 has OOD as the positive class."""
+    scores = torch.from_numpy(np.concatenate([id_scores, ood_scores]))
+    labels = torch.where(torch.arange(len(scores)) < len(id_scores), 0, -1)
+    return OODMetrics().update(-scores, labels).compute()
+
+
+def rows(toy: bool) -> list[Row]:
+    found = []
+    sizes = ((100, 260, 6), (300, 300, 14)) if toy else ((10_000, 26_000, 6), (1_000_000, 1_000_000, 14))
+    for id_count, ood_count, target in sizes:
+        rng = np.random.default_rng(0)
+        id_scores = rng.normal(1, 1, id_count).astype(np.float32).astype(np.float64)
+        ood_scores = rng.normal(0, 1, ood_count).astype(np.float32).astype(np.float64)
+        for decimals in (7, 2, 0):  # from few ties to hardly anything else
+            given = id_scores.round(decimals), ood_scores.round(decimals)
+            ours, theirs = ood_metrics(*given), scikit_learn(*given)
+            for name, value in theirs.items():
+                assert abs(ours[name] - value) <= 1e-12, f"{name}: {ours[name]}, scikit-learn has {value}"
+        repetitions = 1 if toy else 15 if id_count < 100_000 else 5
+        ways = (partial(way, id_scores, ood_scores) for way in (ood_metrics, scikit_learn, pytorch_ood))
+        ours, scikit, pytorch = alternate(repetitions, *ways)
+        for peer, seconds, wanted, note in (
+            ("scikit-learn", scikit, target, "equal to 1e-12, also where nearly all scores are tied"),
+            ("pytorch-ood", pytorch, 2, ""),
+        ):
+            taken = f"{peer}: {number(1000 * seconds)} ms"
+            job = f"metrics of {id_count + ood_count:,} scores ({peer})"
+            found.append(Row(job, f"{number(1000 * ours)} ms", taken, seconds / ours, wanted, "x", note=note))
+    return found

@@ -1,0 +1,67 @@
+"""What several jobs share: models, pictures for a DataLoader, silence."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+
+import numpy as np
+import torch
+from PIL import Image
+
+from oodlib import presets
+from oodlib.denoiser import Denoiser
+
+
+def precision() -> str:
+    """`bf16` where the processor computes in bfloat16, else `fp32`, which is faster there."""
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def digits_denoiser(seed: int = 0) -> Denoiser:
+    """The untrained denoiser of the preset `digits`."""
+    s = presets.settings()
+    names = tuple("01234567")
+    return Denoiser(
+        names, s.image_shape, s.block_out_channels, s.layers_per_block, s.prediction_type, seed=seed
+    )
+
+
+def rgb_denoiser(toy: bool) -> Denoiser:
+    """An untrained denoiser of 6.5 M parameters for 32 x 32 RGB images of ten classes."""
+    channels = (8, 16) if toy else (64, 128, 128)
+    return Denoiser(
+        tuple("0123456789"),
+        (32, 32, 3),
+        block_out_channels=channels,
+        layers_per_block=2,
+        attention_levels=(1,),
+        precision=precision(),
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the lines that training prints."""
+    with redirect_stdout(io.StringIO()):
+        yield
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Pairs of a transformed Pillow picture and its label.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        labels: N of them.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: Sequence, transform: Callable[[Image.Image], torch.Tensor]
+    ):
+        self.pictures = [Image.fromarray(i.squeeze(-1) if i.shape[-1] == 1 else i) for i in images]
+        self.labels, self.transform = labels, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, i: int) -> tuple:
+        return self.transform(self.pictures[i]), self.labels[i]

@@ -1,0 +1,35 @@
+"""The networks that turn images into features: torchvision's ResNets, changed for small images."""
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from oodlib.errors import choice
+
+
+class NarrowResNet(ResNet):
+    """torchvision's ResNet at a quarter of its width and without its last stage: for 8 x 8 images."""
+
+    def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
+        if planes == 512:
+            return nn.Identity()
+        return super()._make_layer(block, planes // 4, blocks, stride, dilate)
+
+
+BACKBONES = {
+    "resnet_small": lambda: NarrowResNet(BasicBlock, [1, 1, 1, 0]),
+    "resnet18": lambda: ResNet(BasicBlock, [2, 2, 2, 2]),
+    "resnet50": lambda: ResNet(Bottleneck, [3, 4, 6, 3]),
+}
+
+
+def make_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
+    """A torchvision ResNet with a 3 x 3 stem and no pooling after it, and its number of features."""
+    choice("backbone", name, BACKBONES)
+    net = BACKBONES[name]()
+    net.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    net.fc = nn.Identity()
+    with torch.no_grad():
+        num_features = net.eval()(torch.zeros(1, channels, 8, 8)).shape[1]
+    return net.train(), num_features

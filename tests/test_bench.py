@@ -1,0 +1,120 @@
+"""The benchmark suite at toy size: every job runs and is told from its target; how fast is not tested."""
+
+import pytest
+from conftest import REPOSITORY
+from matplotlib.image import imread
+
+from benchmarks import __main__ as bench
+from benchmarks import report
+from benchmarks.imports import first_imports
+from benchmarks.table import Row, alternate, number
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NOTEBOOKS = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def rows(one_thread):
+    return bench.measure(bench.JOBS, toy=True)
+
+
+def row(value, target=2, unit="x", **options):
+    return Row("a job", "1 s", "peer: 2 s", value, target, unit, **options)
+
+
+def test_every_job_has_its_rows(rows):
+    assert [r.job for r in rows] == [
+        "metrics of 360 scores (scikit-learn)",
+        "metrics of 360 scores (pytorch-ood)",
+        "metrics of 600 scores (scikit-learn)",
+        "metrics of 600 scores (pytorch-ood)",
+        "Mahalanobis scores, 100 x 8",
+        "Mahalanobis scores, 100 x 16",
+        "explorer, 8 digits images",
+        "explorer, a 32 x 32 RGB image",
+        "denoiser training, digits",
+        "denoiser training, 32 x 32 RGB",
+        "drawing outliers, digits",
+        "detector training, ResNet-18",
+        "detector training, ResNet-50",
+        "import oodlib",
+        *(f"imports of {name}" for name in NOTEBOOKS),
+        "make demo",
+    ]
+
+
+def test_the_targets_are_those_that_were_set(rows):
+    assert [report.wanted(r) for r in rows if not r.job.startswith("import")] == [
+        *("6x", "2x", "14x", "2x", "10x", "10x", "at most 35 ms", "at most 70 ms", "1.5x", "2x", "120x"),
+        *("2.5x", "4.5x", "at most 4 min"),
+    ]
+    assert {report.wanted(r) for r in rows if r.job.startswith("import")} == {"at most 1.3x"}
+
+
+def test_the_report_holds_machine_table_and_figure(rows, tmp_path):
+    report.write(rows, tmp_path)
+    text = (tmp_path / "results" / "bench.md").read_text()
+    assert report.machine() in text and report.table(rows) in text
+    height, width, _ = imread(tmp_path / "figures" / "bench.png").shape
+    assert width > height > 300
+
+
+def test_the_machine_is_described_by_cores_versions_and_day():
+    assert all(word in report.machine() for word in ("cores", "PyTorch", "Python", "20"))
+
+
+def test_one_job_alone_is_printed_and_nothing_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bench.main(["--only", "mahalanobis", "--toy"])
+    assert capsys.readouterr().out.count("| Mahalanobis scores") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_suite_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "measure", lambda jobs, toy: [row(1)])
+    bench.main([])
+    assert (tmp_path / "results" / "bench.md").is_file() and (tmp_path / "figures" / "bench.png").is_file()
+
+
+def test_a_row_at_its_target_is_met():
+    assert row(2).verdict == "met"
+    assert row(35, 35, "ms", at_most=True).verdict == "met"
+
+
+def test_a_row_that_misses_says_by_how_much():
+    assert row(1.5).verdict == "below target by 25 %"
+    assert row(50, 40, "ms", at_most=True).verdict == "below target by 20 %"
+
+
+def test_worse_quality_misses_at_any_speed():
+    assert row(100, fault="worse quality").verdict == "below target: worse quality"
+
+
+def test_the_table_says_value_target_and_verdict():
+    expected = "| a job | 1 s | peer: 2 s | 1.5x | 2x | below target by 25 % | of two |"
+    assert report.table([row(1.5, note="of two")]).splitlines()[-1] == expected
+
+
+def test_a_figure_draws_what_is_far_from_its_target_at_the_edge():
+    figure = report.chart([row(1e9), row(1e-9)])
+    dots = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert dots == [10, 0.1]
+
+
+def test_ways_are_timed_in_turn_after_once_each():
+    done = []
+    seconds = alternate(2, lambda: done.append("a"), lambda: done.append("b"))
+    assert "".join(done) == "ababab" and len(seconds) == 2
+
+
+@pytest.mark.parametrize("value, text", [(1234.5, "1234"), (12.34, "12.3"), (1.5, "1.5"), (0.01234, "0.012")])
+def test_numbers_have_three_digits_at_most_after_the_first(value, text):
+    assert number(value) == text
+
+
+def test_a_notebooks_first_imports_are_found_below_its_magics():
+    lines = first_imports(REPOSITORY / "notebooks" / "01_train_ddpm.ipynb").splitlines()
+    assert lines[0] == "from oodlib import presets"
+    assert "from oodlib.denoiser import Denoiser" in lines and "import numpy as np" in lines
