@@ -174,10 +174,10 @@ def test_a_run_without_detectors_opens_and_says_so(copied):
 
 
 def test_a_detector_of_one_kind_alone_hides_the_other_histogram(copied):
-    shutil.rmtree(copied.detectors / "arcface-label_mixup")
+    shutil.rmtree(copied.detectors / "arcface-distant_mixup")
     with Explorer(copied, settings()) as explorer:
         visible = {kind: box.layout.visibility for kind, box in explorer._histogram_boxes.items()}
-    assert visible == {"none": "visible", "label_mixup": "hidden"}
+    assert visible == {"none": "visible", "distant_mixup": "hidden"}
 
 
 def test_an_explorer_that_cannot_open_leaves_nothing_behind(copied):
@@ -232,7 +232,7 @@ def test_captions_tell_each_detectors_verdict_of_each_image(explorer):
             i = 4 * row + column
             for kind, verdict in explorer._drawing.verdicts.items():
                 word = "OOD" if verdict.is_ood[i] else "ID"
-                label = {"none": "no outliers", "label_mixup": "label mixup"}[kind]
+                label = {"none": "no outliers", "distant_mixup": "distant mixup"}[kind]
                 named = " ".join(
                     f"{c} {p:.0%}" for c, p in zip(verdict.top[i], verdict.probabilities[i], strict=True)
                 )
@@ -440,10 +440,10 @@ def test_the_pairs_tab_is_filled(explorer):
     explorer._tab.selected_index = PAIRS
     found = explorer._renderer.pair_matrix(explorer.state)
     for (a, b), cell in explorer._cells.items():
-        matrix, threshold = found["none" if a <= b else "label_mixup"]
+        matrix, threshold = found["none" if a <= b else "distant_mixup"]
         assert cell.description == f"{matrix[a, b]:.2f}"
         assert ("OOD" in cell.tooltip) == (cell.style.font_weight == "bold") == (matrix[a, b] < threshold)
-    assert "Above the diagonal: no outliers. Below: label mixup." in text(explorer._pairs_legend)
+    assert "Above the diagonal: no outliers. Below: distant mixup." in text(explorer._pairs_legend)
 
 
 @pytest.mark.parametrize("cell", [(2, 5), (5, 2), (4, 4)])
@@ -853,7 +853,7 @@ def test_the_figure_tells_the_state_and_every_verdict(explorer):
     figure = explorer.figure()
     assert figure.get_suptitle() == (
         "sum: the denoiser is given 0: 1.00, 7: 1.00, noise seed 0\n"
-        "arcface, seed 0: no outliers, below: label mixup"
+        "arcface, seed 0: no outliers, below: distant mixup"
     )
     titles = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     verdicts = explorer._drawing.verdicts.values()

@@ -27,7 +27,7 @@ from oodlib.runs import Run, fingerprint
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
 DIGITS = pretrained.FOLDER / "digits"
-OUTLIERS = ("none", "label_mixup")
+OUTLIERS = ("none", "distant_mixup")
 DETECTORS = {outliers: f"detectors/arcface-{outliers}/seed0" for outliers in OUTLIERS}
 FILES = sorted(path.relative_to(DIGITS).as_posix() for path in DIGITS.rglob("*") if path.is_file())
 TENSORS = [name for name in FILES if name.endswith(".safetensors")]
@@ -248,8 +248,8 @@ def test_the_detector_without_outliers_is_of_the_present_settings_and_images():
 
 def test_the_detector_with_outliers_is_of_the_present_settings():
     # Not of the present images: their fingerprint covers the pool of outliers, which does not ship.
-    expected = made_with("03_train_detector", outliers="label_mixup")
-    found = stored(DETECTORS["label_mixup"])
+    expected = made_with("03_train_detector", outliers="distant_mixup")
+    found = stored(DETECTORS["distant_mixup"])
     assert len(found.pop("images")) == len(expected.pop("images"))
     assert found == expected
 
@@ -290,7 +290,7 @@ def test_the_threshold_keeps_95_percent_of_validation(detectors, splits, outlier
     assert (~detector.predict(splits["val"].images).is_ood).mean() >= 0.95
 
 
-@pytest.mark.parametrize("outliers, bound", [("none", 0.96), ("label_mixup", 0.92)])  # 0.971 and 0.935
+@pytest.mark.parametrize("outliers, bound", [("none", 0.96), ("distant_mixup", 0.92)])  # 0.971 and 0.935
 def test_auroc_on_all_ood_sets_together(tables, outliers, bound):
     is_id = tables[outliers]["set"] == ID_TEST
     assert auroc(tables[outliers].loc[is_id, "cosine"], tables[outliers].loc[~is_id, "cosine"]) > bound
@@ -392,7 +392,7 @@ def test_scores_are_those_of_the_rounded_weights(built, sets, outliers):
 
 @pytest.mark.parametrize(
     "missing, notebook",
-    [("denoiser", "01_train_ddpm"), (DETECTORS["label_mixup"], "03_train_detector")],
+    [("denoiser", "01_train_ddpm"), (DETECTORS["distant_mixup"], "03_train_detector")],
 )
 def test_a_run_that_lacks_a_model_is_refused_before_anything_is_removed(built, tmp_path, missing, notebook):
     run = shutil.copytree(built[0], tmp_path / "run", ignore=lambda folder, _: _inside(folder, missing))
