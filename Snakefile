@@ -117,6 +117,7 @@ rule train_ddpm:
         given=parameters("data", "denoiser"),
         code=code("01_train_ddpm"),
         defaults=defaults,
+    priority: 2  # the longest of all, and half of the detectors wait for it
     message:
         "Training the denoiser"
     shell:
@@ -137,6 +138,7 @@ rule label_mixup:
         given=lambda w: parameters("data", "mixup", outliers=w.outliers),
         code=code("02_label_mixup"),
         defaults=defaults,
+    priority: 1
     message:
         "Drawing the outlier pool {wildcards.outliers}"
     shell:
