@@ -108,10 +108,9 @@ def _captions(drawing: Drawing, class_names: Sequence[str], columns: int, start:
         for kind, verdict in drawing.verdicts.items():
             best = zip(verdict.top[i, :top], verdict.probabilities[i], strict=False)
             named = "".join(f"<b>{html.escape(class_names[c])}</b> {p:.0%}" for c, p in best)
+            trained = "no outliers" if kind == "none" else "outliers"  # which ones stands above the histogram
             lines.append(
-                f"{_chip(verdict, i)} <small>{plots.label(kind)}</small><br>{named}"
-                if top
-                else _chip(verdict, i)
+                f"{_chip(verdict, i)} <small>{trained}</small><br>{named}" if top else _chip(verdict, i)
             )
         cells.append(f"<div>{'<br>'.join(lines)}</div>")
     return _grid(cells, columns)

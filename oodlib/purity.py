@@ -25,7 +25,8 @@ from oodlib.training import fit_detector
 
 COMMITTEE_SEEDS = (1001, 1002, 1003)  # far from those of the detectors that are evaluated
 SURE = 0.95  # confidence from which an image counts as one of a class
-CANDIDATES = 40  # drawn at most for each outlier that a filter is to find
+CANDIDATES = 40  # for each outlier: a filter that needs more of them is given up
+ENOUGH = 400  # candidates to tell that by
 KINDS = ("parent", "third class", "in between")
 
 Window = tuple[float, float]
@@ -205,7 +206,7 @@ def fill(
 ) -> tuple[OutlierPool, pd.DataFrame]:
     """A pool of `count` outliers that pass the filters, and its `purity` table.
 
-    Candidates are drawn until the pool is full, at most 40 for each outlier.
+    Candidates are drawn until the pool is full, or until, of 400 or more, fewer than one in 40 passed.
 
     Args:
         draw: Gives the candidates of a range of numbers.
@@ -223,12 +224,10 @@ def fill(
     wanted = math.ceil(count / keep_share)
     tables, pools, drawn, passed = [], [], 0, 0
     is_filtered = confidence is not None or distance is not None
-    while passed < wanted:
-        share = passed / drawn if drawn else 1.0
-        size = math.ceil(1.1 * (wanted - passed) / max(share, 0.1)) if drawn else wanted
-        size = min(size, CANDIDATES * wanted - drawn)
-        candidates = draw(range(drawn, drawn + size)) if size > 0 else None
-        if candidates is None or not len(candidates):
+    while passed < wanted and (drawn < ENOUGH or passed * CANDIDATES >= drawn):
+        size = math.ceil(1.1 * (wanted - passed) * drawn / passed) if passed else wanted
+        candidates = draw(range(drawn, drawn + size))
+        if not len(candidates):
             break
         table = purity(candidates, committee)
         passes = np.ones(len(table), bool)

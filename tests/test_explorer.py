@@ -232,7 +232,7 @@ def test_captions_tell_each_detectors_verdict_of_each_image(explorer):
             i = 4 * row + column
             for kind, verdict in explorer._drawing.verdicts.items():
                 word = "OOD" if verdict.is_ood[i] else "ID"
-                label = {"none": "no outliers", "distant_mixup": "distant mixup"}[kind]
+                label = {"none": "no outliers", "distant_mixup": "outliers"}[kind]
                 named = " ".join(
                     f"{c} {p:.0%}" for c, p in zip(verdict.top[i], verdict.probabilities[i], strict=True)
                 )

@@ -165,9 +165,13 @@ def test_a_filter_tells_how_far_it_is(capsys):
     assert capsys.readouterr().out.splitlines()[0] == "4 drawn, 0.0% pass the filter, 0 of 4"
 
 
-def test_an_impossible_filter_ends_with_the_share_that_passed():
-    with pytest.raises(InputError, match=r"of 160 candidates 0.00% pass confidence \(0.0, 0.1\)"):
-        purity.fill(draw, 4, Fixed(), confidence=(0.0, 0.1))
+@pytest.mark.parametrize("count, drawn", [(4, 400), (300, 600), (500, 500)])
+def test_an_impossible_filter_is_given_up_soon_with_the_share_that_passed(count, drawn):
+    told = (
+        rf"of {drawn} candidates 0.00% pass confidence \(0.0, 0.1\) .* the pool needs {count}; widen a window"
+    )
+    with pytest.raises(InputError, match=told):
+        purity.fill(draw, count, Fixed(), confidence=(0.0, 0.1))
 
 
 def test_a_source_with_fewer_images_than_asked_for_makes_a_smaller_pool():
