@@ -239,4 +239,5 @@ def test_it_runs_as_a_module_in_a_process_of_its_own(folder, expected):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8")
     assert done.returncode == 0
     assert read_csv(StringIO(done.stdout))["file"].tolist() == NAMES
-    assert done.stderr.splitlines()[-1].startswith("score cosine, threshold 0.59939: 1 of 6")
+    threshold = expected[0].thresholds["cosine"]
+    assert done.stderr.splitlines()[-1].startswith(f"score cosine, threshold {threshold:g}: 1 of 6")
