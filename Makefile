@@ -2,7 +2,7 @@
 # make bench: speed beside others.  make lab: JupyterLab on the notebooks.  All works without make too: see README.md.
 
 PYTHON ?= python3
-# Each core runs a notebook of about 0.9 GiB; make demo CORES=16 where there is memory for it.
+# Each core runs a notebook of about 1 GiB; make demo CORES=16 where there is memory for it.
 CORES ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count()))')
 BIN := .venv/bin
 RUNS := $(or $(OODLIB_RUNS),runs)
@@ -23,7 +23,7 @@ help:
 	touch $@
 
 demo: .venv/installed
-	@echo "One diffusion model and 36 detectors in 17 notebooks: about 5 minutes on two CPU cores."
+	@echo "One diffusion model and 36 detectors in 17 notebooks: 5 to 9 minutes on two CPU cores."
 	snakemake --cores $(CORES) --rerun-incomplete --retries 1 --quiet host reason
 	@cat $(RUN)/summary.md
 	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
