@@ -36,7 +36,7 @@ study: .venv/installed
 
 # On a machine that does nothing else: what else runs goes into the numbers.
 bench: .venv/installed
-	@echo "The same work by oodlib and by others, in turn: about 12 minutes on two CPU cores, 4 more the first time."
+	@echo "The same work by oodlib and by others, in turn, and make demo; the first time two denoisers are trained for it."
 	python -m benchmarks
 
 test: .venv/installed

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.models import rgb_denoiser
 from benchmarks.table import Row, number
-from oodlib import pretrained
+from oodlib import presets, pretrained
 from oodlib.denoiser import Denoiser
 from oodlib.explorer import COLUMNS, png, sheet
 from oodlib.mixup import sample
@@ -19,13 +19,15 @@ RGB_STEPS = 5
 def rows(toy: bool) -> list[Row]:
     repetitions = 3 if toy else 41
     run = pretrained.shipped("digits")
-    renderer = Renderer(Denoiser.load(run.denoiser), find_detectors(run, "label_mixup"))
+    renderer = Renderer(Denoiser.load(run.denoiser), find_detectors(run, presets.settings().outliers))
     classes = renderer.denoiser.class_names
 
     def digits(weight: float) -> bytes:
         weights = (1.0, weight, *(0.0 for _ in classes[2:]))
         state = State(class_names=classes, weights=weights, detector=next(iter(renderer.detectors)))
-        return png(sheet(renderer.draw(state).images, COLUMNS))
+        drawing = renderer.draw(state)
+        assert len(drawing.verdicts) == 2, f"verdicts of {len(drawing.verdicts)} detectors, expected two"
+        return png(sheet(drawing.images, COLUMNS))
 
     denoiser = rgb_denoiser(toy).eval()
 
