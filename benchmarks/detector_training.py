@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
 
-from benchmarks.models import Pictures, precision, quiet
+from benchmarks.models import Pictures, digits_classifier, precision, quiet
 from benchmarks.table import Row, alternate, faster
 from oodlib import data
 from oodlib.backbones import make_backbone
@@ -64,15 +64,9 @@ def openood_loop(net: Classifier, images: np.ndarray, labels: np.ndarray, batch_
 
 def digits_accuracy(precision: str, seed: int) -> float:
     """Test accuracy on digits of the preset's backbone, trained in a precision."""
-    train, test = data.load("digits", "train"), data.load("digits", "test")
-    mean, std = data.mean_and_std(train.images)
-    shape = train.images.shape[1:]
-    detector = Detector(
-        "resnet_small", "softmax", train.class_names, shape, mean, std, precision=precision, seed=seed
-    )
-    with quiet():
-        fit_detector(detector, train.images, train.labels, epochs=20, learning_rate=0.05, seed=seed)
-    return (detector.classify(test.images)[0].argmax(1) == test.labels).mean()
+    test = data.load("digits", "test")
+    classifier = digits_classifier(data.load("digits", "train"), seed, precision)
+    return (classifier.classify(test.images)[0].argmax(1) == test.labels).mean()
 
 
 def rows(toy: bool) -> list[Row]:

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from oodlib import presets
+from oodlib import data, presets
 from oodlib.denoiser import Denoiser
+from oodlib.detector import Detector
+from oodlib.images import ImageSet
+from oodlib.training import fit_detector
 
 
 def precision() -> str:
@@ -37,6 +40,20 @@ def rgb_denoiser(toy: bool) -> Denoiser:
         attention_levels=(1,),
         precision=precision(),
     )
+
+
+def digits_classifier(train: ImageSet, seed: int, precision: str = "fp32", epochs: float = 20) -> Detector:
+    """A softmax classifier of the preset `digits`, trained on its images."""
+    s = presets.settings()
+    mean, std = data.mean_and_std(train.images)
+    classifier = Detector(
+        s.backbone, "softmax", train.class_names, s.image_shape, mean, std, precision=precision, seed=seed
+    )
+    with quiet():
+        fit_detector(
+            classifier, train.images, train.labels, epochs=epochs, learning_rate=s.learning_rate, seed=seed
+        )
+    return classifier
 
 
 @contextmanager

@@ -12,15 +12,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.models import quiet
+from benchmarks.models import digits_classifier, quiet
 from benchmarks.table import Row, faster
 from oodlib import data, presets, pretrained
 from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
 from oodlib.images import ImageSet
 from oodlib.mixup import sample, to_uint8
 from oodlib.runs import root
-from oodlib.training import fit_denoiser, fit_detector
+from oodlib.training import fit_denoiser
 
 
 def trained_denoiser(seed: int, train: ImageSet, toy: bool) -> Denoiser:
@@ -69,22 +68,12 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return apart + np.trace(covariance_a) + np.trace(covariance_b) - 2 * root_trace
 
 
-def judge(train: ImageSet, toy: bool) -> Detector:
-    """A classifier that neither the denoisers nor the detectors know."""
-    mean, std = data.mean_and_std(train.images)
-    shape = train.images.shape[1:]
-    classifier = Detector("resnet_small", "softmax", train.class_names, shape, mean, std, seed=1234)
-    with quiet():
-        epochs = 0.3 if toy else 20
-        fit_detector(classifier, train.images, train.labels, epochs=epochs, learning_rate=0.05, seed=1234)
-    return classifier
-
-
 def rows(toy: bool) -> list[Row]:
     s = presets.settings()
     count, ddpm_steps = (16, 20) if toy else (200, 1000)
     train = data.load("digits", "train")
-    classifier = judge(train, toy)
+    # Of a seed that neither the denoisers nor the detectors have.
+    classifier = digits_classifier(train, seed=1234, epochs=0.3 if toy else 20)
     real = classifier.all_features(train.images).double().numpy()
     classes = len(train.class_names)
     labels = np.arange(count) % classes
