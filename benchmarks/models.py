@@ -12,12 +12,13 @@ from oodlib import data, presets
 from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.images import ImageSet
+from oodlib.precision import native
 from oodlib.training import fit_detector
 
 
 def precision() -> str:
-    """`bf16` where the processor computes in bfloat16, else `fp32`, which is faster there."""
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    """`bf16` where the processor computes in bfloat16, else `fp32`."""
+    return native(torch.device("cpu"))
 
 
 def digits_denoiser(seed: int = 0) -> Denoiser:

@@ -5,6 +5,14 @@ import torch
 from oodlib.errors import choice
 
 
+def native(device: torch.device) -> str:
+    """`bf16` where the device computes in bfloat16, else `fp32`, which is faster than to emulate it."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    can = torch.cpu.get_capabilities()
+    return "bf16" if any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"
+
+
 def autocast_and_layout(precision: str, device: torch.device) -> tuple[torch.autocast, torch.memory_format]:
     """The autocast context of a precision, `fp32` or `bf16`, and the memory layout in which its convolutions are
     fast; fp32 keeps the plain one, which is faster at 8 x 8."""

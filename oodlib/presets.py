@@ -136,6 +136,20 @@ def _optional(rule: Rule) -> Rule:
     return lambda name, value: None if value is None else rule(name, value)
 
 
+def _device() -> str:
+    import torch  # here, because it takes a second to import
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _native_precision() -> str:
+    import torch
+
+    from oodlib.precision import native
+
+    return native(torch.device(_device()))
+
+
 def _setting(rule: Rule) -> Any:
     return field(metadata={"rule": rule})
 
@@ -206,9 +220,7 @@ class Settings:
     @property
     def device(self) -> str:
         """`cuda` where there is one, else `cpu`."""
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return _device()
 
     def only(self, *names: str) -> dict[str, Any]:
         """The named settings as a dictionary, tuples as lists: what a finished step is compared by."""
@@ -274,7 +286,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             *("gaussian:10000", "uniform:10000"),
         ),
         flip=True,
-        precision="bf16",
+        precision=None,  # bf16 where the device computes in it, else fp32
         seed=0,
         denoiser_steps=40_000,
         denoiser_batch_size=128,
@@ -387,6 +399,8 @@ def settings(**given: Any) -> Settings:
     values = {"preset": preset, "profile": profile, "run": run, **PRESETS[preset], **smaller}
     values |= OUTLIERS[_choice(*OUTLIERS)("outliers", given.get("outliers") or values["outliers"])]
     values |= {name: value for name, value in given.items() if value is not None}
+    if values["precision"] is None:
+        values["precision"] = _native_precision()
     checked = Settings(**{f.name: f.metadata["rule"](f.name, values[f.name]) for f in fields(Settings)})
     _check_together(checked)
     return checked

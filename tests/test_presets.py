@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from oodlib import backbones, heads, mixup, presets
+from oodlib import backbones, heads, mixup, precision, presets
 from oodlib.errors import InputError
 
 PARAMETER_CELL = 'preset = "digits"  # which\nhead = None\nseeds = None'
@@ -19,6 +19,14 @@ def test_every_preset_is_valid(preset):
 def test_none_takes_the_presets_value_and_a_value_replaces_it():
     assert presets.settings(epochs=None).epochs == presets.PRESETS["digits"]["epochs"]
     assert presets.settings(epochs=3).epochs == 3
+
+
+@pytest.mark.parametrize("native", ["fp32", "bf16"])
+def test_cifar10_is_computed_in_what_the_device_is_fast_at(native, monkeypatch):
+    monkeypatch.setattr(precision, "native", lambda device: native)
+    assert presets.settings(preset="cifar10").precision == native
+    assert presets.settings(preset="cifar10", precision="fp32").precision == "fp32"
+    assert presets.settings(preset="digits").precision == "fp32"
 
 
 def test_the_run_is_named_after_the_preset():
