@@ -46,6 +46,11 @@ class Denoiser(nn.Module):
     ):
         from diffusers import DDPMScheduler, UNet2DModel  # here, because they take seconds to import
 
+        class Network(UNet2DModel):
+            dtype = (
+                torch.float32
+            )  # else looked up among all its modules at each call, 8 % of a small network's time
+
         super().__init__()
         choice("prediction type", prediction_type, ("v_prediction", "epsilon"))
         self.config = dict(
@@ -66,7 +71,7 @@ class Denoiser(nn.Module):
             choice("attention level", level, levels)
         attends = ["Attn" * (level in attention_levels) for level in levels]
         with initial_weights(seed, "denoiser"):
-            self.unet = UNet2DModel(
+            self.unet = Network(
                 sample_size=size,
                 in_channels=channels,
                 out_channels=channels,

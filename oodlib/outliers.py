@@ -4,6 +4,7 @@ An outlier has a number, and depends on that and the seed alone, so that a pool 
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -25,10 +26,14 @@ EARLY = 0.1  # of its steps an early-stopped denoiser is trained for
 
 def class_combinations(num_classes: int, mixed_classes: int, index: Sequence[int]) -> list[tuple[int, ...]]:
     """The classes that outlier i mixes: all unordered combinations in turn."""
-    combinations = list(itertools.combinations(range(num_classes), mixed_classes))
-    if not combinations:
+    count = math.comb(num_classes, mixed_classes)
+    if not count:
         raise InputError(f"label mixup of {mixed_classes} classes needs as many, there are {num_classes}")
-    return [combinations[i % len(combinations)] for i in index]
+    # No more of them than the index asks for: of 5 of 100 classes there are 75 million.
+    combinations = list(
+        itertools.islice(itertools.combinations(range(num_classes), mixed_classes), max(index, default=0) + 1)
+    )
+    return [combinations[i % count] for i in index]
 
 
 def label_mixup(

@@ -3,10 +3,12 @@
 No widgets here. Everything is a function of a `State`, and the same state gives the same images.
 """
 
+import functools
 import itertools
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +24,7 @@ from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.errors import InputError
 from oodlib.evaluation import ID_TEST
-from oodlib.mixup import label_weights, pair_weights, sample, to_uint8
+from oodlib.mixup import label_weights, make_scheduler, pair_weights, sample, to_uint8
 from oodlib.runs import Run
 
 IMAGES = 8  # drawn at once, from noises 0 to 7 of a seed
@@ -203,6 +205,8 @@ class Renderer:
     def __init__(self, denoiser: Denoiser, detectors: dict[str, dict[str, Path]]):
         self.denoiser, self.detectors = denoiser, detectors
         self.lock = threading.RLock()
+        # Made once each: to make one takes as long as a third of a denoising step.
+        self._scheduler = functools.cache(functools.partial(make_scheduler, denoiser))
         self._loaded: dict[Path, Detector] = {}
 
     def draw(
@@ -277,26 +281,21 @@ class Renderer:
         sampling: dict[str, object],
         is_superseded: Callable[[], bool] = lambda: False,
     ) -> Drawing:
-        steps: list[np.ndarray] = []
+        sampling = {**sampling, "scheduler": self._scheduler(sampling["scheduler"])}
+        steps: dict[int, list[np.ndarray]] = defaultdict(list)  # of each batch
 
-        def on_step(_: int, x: torch.Tensor) -> None:
+        def on_step(step: int, x: torch.Tensor) -> None:
             if is_superseded():
                 raise Superseded
-            steps.append(to_uint8(x))
+            steps[step].append(to_uint8(x))
 
         with self.lock, few_threads(self.denoiser.image_shape):
             detectors = self._load(state.detector) if state.detector else {}
             start = time.perf_counter()
-            images = sample(
-                self.denoiser,
-                weights,
-                noise_index=noise_index,
-                batch_size=len(weights),
-                on_step=on_step,
-                **sampling,
-            )
+            images = sample(self.denoiser, weights, noise_index=noise_index, on_step=on_step, **sampling)
             verdicts = {kind: self._judge(detector, images) for kind, detector in detectors.items()}
-            return Drawing(images, np.stack(steps), verdicts, time.perf_counter() - start)
+            seen = np.stack([np.concatenate(batches) for batches in steps.values()])
+            return Drawing(images, seen, verdicts, time.perf_counter() - start)
 
     @staticmethod
     def _judge(detector: Detector, images: np.ndarray) -> Verdict:
