@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import growth, report
 from benchmarks.table import Row
 
 JOBS = (
@@ -27,16 +27,21 @@ def measure(jobs: Sequence[str], toy: bool = False) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", choices=JOBS, nargs="+", help="run these jobs, print their table and write nothing"
+        "--only",
+        choices=(*JOBS, "growth"),
+        nargs="+",
+        help="run these jobs, print their table and write nothing",
     )
     parser.add_argument(
         "--toy", action="store_true", help="tiny sizes, whose numbers mean nothing; write nothing"
     )
     chosen = parser.parse_args(arguments)
-    rows = measure(chosen.only or JOBS, chosen.toy)
-    print(f"\n{report.machine()}\n\n{report.table(rows)}")
+    wanted = chosen.only or (*JOBS, "growth")
+    rows = measure([job for job in JOBS if job in wanted], chosen.toy)
+    grown = list(growth.measure(chosen.toy)) if "growth" in wanted else []
+    print("\n\n".join(["", report.machine(), *report.tables(rows, grown)]))
     if not chosen.only and not chosen.toy:
-        report.write(rows, Path())
+        report.write(rows, grown, Path())
 
 
 if __name__ == "__main__":

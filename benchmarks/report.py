@@ -10,6 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmarks import growth
+from benchmarks.growth import Growth
 from benchmarks.models import precision
 from benchmarks.table import Row, number
 from oodlib import runs
@@ -50,6 +52,11 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def tables(rows: Sequence[Row], grown: Sequence[Growth]) -> list[str]:
+    """The tables that have rows."""
+    return [*([table(rows)] if rows else []), *([growth.table(grown)] if grown else [])]
+
+
 @styled
 def chart(rows: Sequence[Row]) -> Figure:
     """How far each job is above or below its target, on a logarithmic axis."""
@@ -78,15 +85,22 @@ def chart(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def write(rows: Sequence[Row], folder: Path) -> None:
+def write(rows: Sequence[Row], grown: Sequence[Growth], folder: Path) -> None:
     """Write `results/bench.md` and `figures/bench.png` in a folder, each atomically."""
     met = sum(row.is_met for row in rows)
-    text = (
-        f"# Benchmarks: {met} of {len(rows)} jobs meet their target\n\n{machine()}.\n\n{table(rows)}\n\n"
-        "Medians of repetitions in turn, ours and theirs, in one process; imports and `make demo` in processes of "
-        "their own. Made by `make bench`.\n"
-    )
+    as_work = sum(found.verdict == growth.AS_THE_WORK for found in grown)
+    parts = [
+        f"# Benchmarks: {met} of {len(rows)} jobs meet their target",
+        f"{machine()}. Made by `make bench`.",
+        "Medians of repetitions in turn, ours and theirs, in one process; imports and `make demo` in processes of\n"
+        "their own.",
+        table(rows),
+        f"## Cost as it grows: {as_work} of {len(grown)} as the work itself",
+        "The exponent is the slope of log time over log size: 0 where size does not matter, 1 in proportion. Small\n"
+        "sizes show less than the work has, as what does not grow weighs more in them. Least of five repetitions.",
+        growth.table(grown),
+    ]
     with runs.atomic(folder / "results" / "bench.md") as part:
-        part.write_text(text)
+        part.write_text("\n\n".join(parts) + "\n")
     with runs.atomic(folder / "figures" / "bench.png") as part:
         chart(rows).savefig(part, dpi=150)

@@ -5,7 +5,7 @@ from conftest import REPOSITORY
 from matplotlib.image import imread
 
 from benchmarks import __main__ as bench
-from benchmarks import report
+from benchmarks import growth, report
 from benchmarks.imports import first_imports
 from benchmarks.table import Row, alternate, number
 
@@ -21,6 +21,10 @@ def rows(one_thread):
 
 def row(value, target=2, unit="x", **options):
     return Row("a job", "1 s", "peer: 2 s", value, target, unit, **options)
+
+
+def grown(*seconds, own=1):
+    return growth.Growth("a job", "images", (10, 20, 40)[: len(seconds)], seconds, own)
 
 
 def test_every_job_has_its_rows(rows):
@@ -53,9 +57,9 @@ def test_the_targets_are_those_that_were_set(rows):
 
 
 def test_the_report_holds_machine_table_and_figure(rows, tmp_path):
-    report.write(rows, tmp_path)
+    report.write(rows, [grown(1, 2)], tmp_path)
     text = (tmp_path / "results" / "bench.md").read_text()
-    assert report.machine() in text and report.table(rows) in text
+    assert report.machine() in text and report.table(rows) in text and growth.line(grown(1, 2)) in text
     height, width, _ = imread(tmp_path / "figures" / "bench.png").shape
     assert width > height > 300
 
@@ -74,6 +78,7 @@ def test_one_job_alone_is_printed_and_nothing_written(capsys, tmp_path, monkeypa
 def test_the_whole_suite_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench, "measure", lambda jobs, toy: [row(1)])
+    monkeypatch.setattr(growth, "measure", lambda toy: [grown(1, 2)])
     bench.main([])
     assert (tmp_path / "results" / "bench.md").is_file() and (tmp_path / "figures" / "bench.png").is_file()
 
@@ -95,6 +100,33 @@ def test_worse_quality_misses_at_any_speed():
 def test_the_table_says_value_target_and_verdict():
     expected = "| a job | 1 s | peer: 2 s | 1.5x | 2x | below target by 25 % | of two |"
     assert report.table([row(1.5, note="of two")]).splitlines()[-1] == expected
+
+
+def test_every_growth_is_measured_and_has_a_line():
+    found = list(growth.measure(toy=True))
+    assert len(found) == len(growth.jobs())
+    assert all(len(f.sizes) == len(f.seconds) == 2 and min(f.seconds) > 0 for f in found)
+    assert growth.table(found).count("\n") == len(found) + 1
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_the_exponent_is_the_power_by_which_time_grows(power):
+    found = grown(*(3 * 2.0 ** (power * i) for i in range(3)))
+    assert found.exponent == pytest.approx(power, abs=1e-9)
+    assert found.verdict == ("as the work" if power <= 1 else "faster than the work")
+
+
+def test_a_line_says_from_what_size_and_time_to_what():
+    assert (
+        growth.line(grown(0.01, 0.02)) == "| a job | images | 10 → 20 | 10 → 20 ms | 1.00 | 1 | as the work |"
+    )
+
+
+def test_growth_alone_is_printed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(growth, "measure", lambda toy: [grown(1, 2)])
+    bench.main(["--only", "growth", "--toy"])
+    assert growth.line(grown(1, 2)) in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_a_figure_draws_what_is_far_from_its_target_at_the_edge():
