@@ -8,10 +8,16 @@ from pathlib import Path
 from benchmarks import growth, report
 from benchmarks.table import Row
 
-JOBS = (
-    *("metrics", "mahalanobis", "explorer", "denoiser_training", "sampling", "detector_training"),
-    *("imports", "demo"),
-)
+JOBS = [
+    "metrics",
+    "mahalanobis",
+    "explorer",
+    "denoiser_training",
+    "sampling",
+    "detector_training",
+    "imports",
+    "demo",
+]
 
 
 def measure(jobs: Sequence[str], toy: bool = False) -> list[Row]:
@@ -28,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--only",
-        choices=(*JOBS, "growth"),
+        choices=[*JOBS, "growth"],
         nargs="+",
         help="run these jobs, print their table and write nothing",
     )
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--toy", action="store_true", help="tiny sizes, whose numbers mean nothing; write nothing"
     )
     chosen = parser.parse_args(arguments)
-    wanted = chosen.only or (*JOBS, "growth")
+    wanted = chosen.only or [*JOBS, "growth"]
     rows = measure([job for job in JOBS if job in wanted], chosen.toy)
     grown = list(growth.measure(chosen.toy)) if "growth" in wanted else []
     print("\n\n".join(["", report.machine(), *report.tables(rows, grown)]))

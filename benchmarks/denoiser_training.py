@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 from tqdm import tqdm
 
-from benchmarks.models import Pictures, digits_denoiser, quiet, rgb_denoiser
+from benchmarks.models import Pictures, described, digits_denoiser, quiet, rgb_denoiser
 from benchmarks.table import Row, alternate, faster
 from oodlib import data
 from oodlib.denoiser import Denoiser
@@ -22,9 +22,11 @@ def example_loop(
     denoiser: Denoiser, images: np.ndarray, labels: np.ndarray, batch_size: int, flip: bool
 ) -> None:
     """One epoch as diffusers' `train_unconditional.py` trains (no package holds that loop, so it is written here):
-    pictures through torchvision's transforms and a DataLoader without workers, fp32, the loss read at every step.
+    pictures through torchvision's transforms and a DataLoader without workers, fp32, which is its default, the loss
+    read at every step.
 
-    It differs in what the same model asks for: label weights go in, and v is predicted.
+    It differs in what the same model asks for: label weights go in, and v is predicted. Decoding each picture and
+    writing a log, which the example also does, are left out.
     """
     accelerator = Accelerator(cpu=True)
     augmentations = [transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
@@ -80,8 +82,7 @@ def rows(toy: bool) -> list[Row]:
         ours = partial(quiet()(fit_denoiser), denoiser, steps=steps, batch_size=batch_size, flip=flip)
         peer = partial(example_loop, theirs, batch_size=batch_size, flip=flip)
         seconds = alternate(1 if toy else 4, partial(ours, *given), partial(peer, *given))
-        size = sum(p.numel() for p in denoiser.parameters())
-        note = f"{size / 1e6:.1f} M parameters, batches of {batch_size}, {denoiser.config['precision']}"
+        note = f"{described(denoiser)}, theirs fp32; batches of {batch_size}"
         found.append(
             faster(f"denoiser training, {job}", "diffusers' example", len(which), *seconds, target, note)
         )

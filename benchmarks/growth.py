@@ -1,12 +1,13 @@
-"""How time grows with the work: pool, classes, image size, training images, OOD sets, heads and kinds of outliers.
+"""How time grows with the work: pool, pairs, classes, image size, training images, OOD sets, heads and seeds.
 
-The exponent is the slope of log time over log size: 0 where size does not matter, 1 in proportion. Beside it stands
-the exponent that the work itself has; small sizes show less, as what does not grow weighs more in them.
+The exponent is the slope of log time over log size between the two largest sizes: 0 where size does not matter, 1 in
+proportion. Beside it stands the exponent that the work itself has.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,38 +24,50 @@ from oodlib.heads import HEADS
 from oodlib.images import ImageSet
 from oodlib.metrics import ood_metrics
 from oodlib.mixup import sample
-from oodlib.outliers import class_combinations
+from oodlib.outliers import class_combinations, label_mixup
 from oodlib.presets import OUTLIERS
-from oodlib.purity import Committee
+from oodlib.purity import Committee, purity
 from oodlib.rendering import Renderer, State
 from oodlib.study import ACCURACY, bootstrap_changes
 from oodlib.training import fit_denoiser, fit_detector
 
+TOLERANCE = 0.25  # between an exponent and that of the work
 AS_THE_WORK = "as the work"
-TOLERANCE = 0.25  # above the exponent of the work itself
 
-Job = Callable[[], object]
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that is timed at several sizes."""
+
+    name: str
+    grows: str
+    """What grows."""
+    own: float
+    """The exponent of the work itself."""
+    sizes: tuple[int, ...]
+    make: Callable[[int], Work]
+    """What is timed at a size."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """The seconds that a job takes at several sizes."""
+    """The seconds that a job took at each of its sizes."""
 
-    job: str
-    grows: str
-    """What grows."""
-    sizes: tuple[int, ...]
+    job: Job
     seconds: tuple[float, ...]
-    own: float
-    """The exponent of the work itself."""
 
     @property
     def exponent(self) -> float:
-        return float(np.polyfit(np.log(self.sizes), np.log(self.seconds), 1)[0])
+        size, seconds = self.job.sizes, self.seconds
+        return math.log(seconds[-1] / seconds[-2]) / math.log(size[-1] / size[-2])
 
     @property
     def verdict(self) -> str:
-        return AS_THE_WORK if self.exponent <= self.own + TOLERANCE else "faster than the work"
+        if self.exponent > self.job.own + TOLERANCE:
+            return "faster than the work"
+        return AS_THE_WORK if self.exponent >= self.job.own - TOLERANCE else "too little to tell"
 
 
 def names(classes: int) -> tuple[str, ...]:
@@ -65,73 +78,74 @@ def denoiser(size: int = 8, classes: int = 8) -> Denoiser:
     return Denoiser(names(classes), (size, size, 1), (16, 32)).eval()
 
 
-def detector(size: int = 8, head: str = "arcface", classes: int = 8) -> Detector:
-    return Detector("resnet_small", head, names(classes), (size, size, 1), [0.3], [0.4])
+def detector(size: int = 8) -> Detector:
+    return Detector("resnet_small", "arcface", names(8), (size, size, 1), [0.3], [0.4])
 
 
-def pictures(count: int, size: int = 8, seed: int = 0) -> ImageSet:
-    rng = np.random.default_rng(seed)
+def pictures(count: int, size: int = 8) -> ImageSet:
+    rng = np.random.default_rng(0)
     return ImageSet(rng.integers(0, 256, (count, size, size, 1), np.uint8), np.arange(count) % 8, names(8))
 
 
-def draw(count: int, classes: int = 8) -> Job:
-    weights = torch.eye(classes)[torch.arange(count) % classes]
+def mixtures(count: int, size: int = 8, classes: int = 8) -> Work:
+    return partial(label_mixup, denoiser(size, classes), range(count), num_inference_steps=2)
+
+
+def mixtures_of_all_pairs(classes: int) -> Work:
+    return mixtures(8 * math.comb(classes, 2), classes=classes)
+
+
+def pure_classes(classes: int) -> Work:
+    weights = torch.eye(classes)[torch.arange(256) % classes]
     return partial(sample, denoiser(classes=classes), weights, num_inference_steps=2)
 
 
-def choosing(classes: int) -> Job:
+def triples(classes: int) -> Work:
     return partial(class_combinations, classes, 3, range(1000))
 
 
-def explorer(classes: int) -> tuple[Renderer, State]:
+def explorer(classes: int, draw: Callable[[Renderer, State], object]) -> Work:
     weights = tuple(float(i < 2) for i in range(classes))
     state = State(class_names=names(classes), weights=weights, num_inference_steps=2)
-    return Renderer(denoiser(classes=classes), {}), state
+    return partial(draw, Renderer(denoiser(classes=classes), {}), state)
 
 
-def dragged(classes: int) -> Job:
-    renderer, state = explorer(classes)
-    return partial(renderer.draw, state)
+def denoiser_training(size: int) -> Work:
+    given = pictures(128, size)
+    return partial(quiet()(fit_denoiser), denoiser(size), given.images, given.labels, steps=4, batch_size=32)
 
 
-def all_pairs(classes: int) -> Job:
-    renderer, state = explorer(classes)
-    return partial(renderer.pair_matrix, state)
+def detector_training(size: int) -> Work:
+    given = pictures(256, size)
+    exposure = dict(outliers=given.images, outlier_batch_size=64)
+    options = dict(epochs=1, batch_size=64, **exposure)
+    return partial(quiet()(fit_detector), detector(size), given.images, given.labels, **options)
 
 
-def denoiser_steps(size: int) -> Job:
-    images = pictures(64, size)
-    return partial(
-        quiet()(fit_denoiser), denoiser(size), images.images, images.labels, steps=2, batch_size=32
-    )
+def judged(pool: int = 64, training_images: int = 1000) -> Work:
+    """A pool judged by a committee of one, whose training images are random features."""
+    drawn = label_mixup(denoiser(), range(pool), num_inference_steps=1)
+    features = torch.randn(training_images, 64, generator=torch.Generator().manual_seed(0))
+    return partial(purity, drawn, Committee((detector(),), (features,), (1.0,)))
 
 
-def detector_steps(size: int) -> Job:
-    images = pictures(128, size)
-    return partial(
-        quiet()(fit_detector), detector(size), images.images, images.labels, epochs=1, batch_size=64,
-        outliers=images.images, outlier_batch_size=64,
-    )  # fmt: skip
+def fitted(training_images: int) -> Work:
+    given = pictures(training_images)
+    return partial(detector().fit_scores, given.images, given.labels, given.images[:100])
 
 
-def committee_distances(train: int) -> Job:
-    some = pictures(64, seed=1)
-    committee = Committee.of((detector(),), pictures(train), some)
-    return partial(committee.distances, some.images)
-
-
-def scored(sets: int, bank: int = 1000) -> Job:
-    some, model = pictures(500), detector()
-    model.fit_scores(pictures(bank).images, pictures(bank).labels, some.images)
+def scored(sets: int = 2, training_images: int = 5000) -> Work:
+    given, some, model = pictures(training_images), pictures(500), detector()
+    model.fit_scores(given.images, given.labels, some.images)
     return partial(score_table, model, {f"set {i}": some.images for i in range(sets)})
 
 
-def metrics(count: int) -> Job:
+def metrics(count: int) -> Work:
     rng = np.random.default_rng(0)
     return partial(ood_metrics, rng.normal(1, 1, count), rng.normal(0, 1, count))
 
 
-def tables(seeds: int) -> Job:
+def tables(seeds: int) -> Work:
     rng = np.random.default_rng(0)
     keys = ["preset", "head", "outliers", "seed", "score", "ood_set"]
     values = [["digits"], list(HEADS), ["none", "label_mixup"], range(seeds), ["msp", "cosine"], names(9)]
@@ -141,77 +155,78 @@ def tables(seeds: int) -> Job:
     return lambda: (summary_table(results), change_table(results), paper_table(results))
 
 
-def bootstrap(heads: int, kinds: int) -> Job:
+def intervals(heads: int = 1, kinds: int = 2, images: int = 1000) -> Work:
     rng = np.random.default_rng(0)
     values = {
-        (head, kind, seed): {
-            ID_TEST: rng.random(300),
-            "set": rng.random(300),
-            ACCURACY: rng.random(300) < 0.9,
+        (head, kind, 0): {
+            ID_TEST: rng.random(images),
+            "set": rng.random(images),
+            ACCURACY: np.ones(images, bool),
         }
         for head in list(HEADS)[:heads]
         for kind in list(OUTLIERS)[:kinds]
-        for seed in range(2)
     }
     return partial(bootstrap_changes, values, draws=200)
 
 
-def jobs() -> list[tuple[str, str, float, Sequence[int], Callable[[int], Job]]]:
-    """Name, what grows, the exponent of the work, sizes, and what is timed at a size."""
-    return [
-        ("drawing outliers", "outliers", 1, (256, 512, 1024, 2048), draw),
-        ("drawing 256 outliers", "classes", 0, (8, 64, 512), partial(draw, 256)),
-        ("choosing the classes of 1,000 triples", "classes", 0, (20, 40, 80, 160), choosing),
-        ("explorer, a drag", "classes", 0, (8, 32, 128), dragged),
-        ("explorer, all pairs", "classes", 2, (4, 8, 16), all_pairs),
-        ("denoiser training, a step", "side of the image", 2, (8, 16, 32), denoiser_steps),
-        ("detector training, a step", "side of the image", 2, (8, 16, 32), detector_steps),
-        ("purity of a pool", "training images", 1, (4000, 8000, 16000), committee_distances),
-        ("scoring", "OOD sets", 1, (2, 4, 8), scored),
-        ("scoring", "training images", 0, (5000, 10000, 20000), partial(scored, 2)),
-        ("metrics", "scores", 1, (10**4, 10**5, 10**6), metrics),
-        ("tables of six heads", "seeds", 1, (3, 12, 48), tables),
-        ("intervals of the study", "heads", 1, (1, 3, 6), partial(bootstrap, kinds=2)),
-        ("intervals of the study", "kinds of outliers", 1, (2, 4, 8), partial(bootstrap, 1)),
-    ]
+JOBS = (
+    Job("label mixup", "outliers", 1, (512, 1024, 2048), mixtures),
+    Job("label mixup, 256 outliers", "side of the image", 2, (8, 16, 32), lambda side: mixtures(256, side)),
+    Job("label mixup, 8 of each pair", "classes", 2, (4, 8, 16), mixtures_of_all_pairs),
+    Job("drawing 256 images", "classes", 0, (8, 64, 512), pure_classes),
+    Job("choosing the classes of 1,000 triples", "classes", 0, (20, 40, 80, 160), triples),
+    Job("explorer, pictures of a drag", "classes", 0, (8, 32, 128), lambda n: explorer(n, Renderer.draw)),
+    Job(
+        "explorer, pictures of all pairs",
+        "classes",
+        2,
+        (8, 16, 32),
+        lambda n: explorer(n, Renderer.pair_matrix),
+    ),
+    Job("denoiser training, 4 steps", "side of the image", 2, (8, 16, 32), denoiser_training),
+    Job("detector training, 4 steps", "side of the image", 2, (8, 16, 32), detector_training),
+    Job("purity", "outliers", 1, (1024, 2048, 4096), judged),
+    Job("purity of 64 outliers", "training images", 1, (50_000, 100_000, 200_000), partial(judged, 64)),
+    Job("fitting the scores", "training images", 1, (5000, 10_000, 20_000), fitted),
+    Job("scoring, a bank of 5,000", "training images", 0, (5000, 10_000, 20_000), partial(scored, 2)),
+    Job("scoring", "OOD sets", 1, (2, 4, 8), scored),
+    Job("metrics", "scores", 1, (10**4, 10**5, 10**6), metrics),
+    Job("tables of six heads", "seeds", 1, (48, 192, 768), tables),
+    Job("intervals of the study", "heads", 1, (1, 3, 6), intervals),
+    Job("intervals of the study", "kinds of outliers", 1, (3, 5, 9), partial(intervals, 1)),
+    Job("intervals of the study", "test images", 1, (1000, 4000, 16_000), partial(intervals, 1, 2)),
+)
 
 
-def seconds(job: Job, repetitions: int) -> float:
+def seconds(work: Work, repetitions: int) -> float:
     """The least of some repetitions, after one that is not counted."""
-    job()
+    work()
     taken = []
     for _ in range(repetitions):
         start = time.perf_counter()
-        job()
+        work()
         taken.append(time.perf_counter() - start)
     return min(taken)
 
 
 def measure(toy: bool) -> Iterator[Growth]:
-    """Each job at its sizes; toy: each at its two smallest, once."""
-    for job, grows, own, sizes, make in jobs():
-        sizes = tuple(sizes[:2] if toy else sizes)
-        yield Growth(job, grows, sizes, tuple(seconds(make(size), 1 if toy else 5) for size in sizes), own)
+    """Each job at its sizes; toy: at two of 32 and less, once."""
+    for job in JOBS:
+        if toy:
+            job = replace(job, sizes=(min(job.sizes[0], 16), min(job.sizes[1], 32)))
+        yield Growth(job, tuple(seconds(job.make(size), 1 if toy else 5) for size in job.sizes))
 
 
 def line(found: Growth) -> str:
     """A row of the table, as Markdown."""
-    sizes, taken = (
-        " → ".join((number(v[0]), number(v[-1]))) for v in (found.sizes, [1000 * s for s in found.seconds])
-    )
-    cells = (
-        found.job,
-        found.grows,
-        sizes,
-        f"{taken} ms",
-        f"{found.exponent:.2f}",
-        f"{found.own:g}",
-        found.verdict,
-    )
+    job, taken = found.job, [f"{number(1000 * s)} ms" for s in found.seconds]
+    sizes = [f"{size:,}" for size in job.sizes]
+    exponents = f"{found.exponent:.2f}", f"{job.own:g}"
+    cells = (job.name, job.grows, " → ".join(sizes), " → ".join(taken), *exponents, found.verdict)
     return f"| {' | '.join(cells)} |"
 
 
 def table(found: Sequence[Growth]) -> str:
     """All of them as a Markdown table."""
-    columns = ("job", "what grows", "from, to", "time", "exponent", "of the work itself", "time grows")
+    columns = ("job", "what grows", "sizes", "time", "exponent", "of the work", "time grows")
     return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *map(line, found)])

@@ -24,11 +24,15 @@ def scikit_learn(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, flo
     }
 
 
-def pytorch_ood(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:
-    """Its four numbers; its AUPRs are by the trapezoidal rule, and its FPR95 has OOD as the positive class."""
-    scores = torch.from_numpy(np.concatenate([id_scores, ood_scores]))
-    labels = torch.where(torch.arange(len(scores)) < len(id_scores), 0, -1)
-    return OODMetrics().update(-scores, labels).compute()
+def pytorch_ood(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Its five numbers, AUTC among them; its AUPRs are by the trapezoidal rule, and its FPR95 has OOD as the positive
+    class.
+
+    Args:
+        scores: Larger for OOD.
+        labels: Below 0 for OOD.
+    """
+    return OODMetrics().update(scores, labels).compute()
 
 
 def rows(toy: bool) -> list[Row]:
@@ -44,11 +48,16 @@ def rows(toy: bool) -> list[Row]:
             for name, value in theirs.items():
                 assert abs(ours[name] - value) <= 1e-12, f"{name}: {ours[name]}, scikit-learn has {value}"
         repetitions = 1 if toy else 15 if id_count < 100_000 else 5
-        ways = (partial(way, id_scores, ood_scores) for way in (ood_metrics, scikit_learn, pytorch_ood))
-        ours, scikit, pytorch = alternate(repetitions, *ways)
+        tensors = -torch.tensor([*id_scores, *ood_scores]), -torch.tensor([0] * id_count + [1] * ood_count)
+        theirs = pytorch_ood(*tensors)["AUROC"]
+        assert abs(theirs - ood_metrics(id_scores, ood_scores)["auroc"]) < 1e-6, (
+            f"pytorch-ood: AUROC {theirs}"
+        )
+        ways = (partial(way, id_scores, ood_scores) for way in (ood_metrics, scikit_learn))
+        ours, scikit, pytorch = alternate(repetitions, *ways, partial(pytorch_ood, *tensors))
         for peer, seconds, wanted, note in (
             ("scikit-learn", scikit, target, "equal to 1e-12, also where nearly all scores are tied"),
-            ("pytorch-ood", pytorch, 2, ""),
+            ("pytorch-ood", pytorch, 2, "it also computes AUTC"),
         ):
             taken = f"{peer}: {number(1000 * seconds)} ms"
             job = f"metrics of {id_count + ood_count:,} scores ({peer})"

@@ -21,13 +21,17 @@ def precision() -> str:
     return native(torch.device("cpu"))
 
 
-def digits_denoiser(seed: int = 0) -> Denoiser:
+def described(denoiser: Denoiser) -> str:
+    """Its size and precision."""
+    size = sum(p.numel() for p in denoiser.parameters())
+    return f"{size / 1e6:.1f} M parameters, {denoiser.config['precision']}"
+
+
+def digits_denoiser() -> Denoiser:
     """The untrained denoiser of the preset `digits`."""
     s = presets.settings()
     names = tuple("01234567")
-    return Denoiser(
-        names, s.image_shape, s.block_out_channels, s.layers_per_block, s.prediction_type, seed=seed
-    )
+    return Denoiser(names, s.image_shape, s.block_out_channels, s.layers_per_block, s.prediction_type)
 
 
 def rgb_denoiser(toy: bool) -> Denoiser:
@@ -43,16 +47,16 @@ def rgb_denoiser(toy: bool) -> Denoiser:
     )
 
 
-def digits_classifier(train: ImageSet, seed: int, precision: str = "fp32", epochs: float = 20) -> Detector:
-    """A softmax classifier of the preset `digits`, trained on its images."""
-    s = presets.settings()
+def digits_classifier(train: ImageSet, seed: int, toy: bool, precision: str = "fp32") -> Detector:
+    """A softmax classifier of the preset `digits`, trained on its images; toy: hardly."""
+    s = presets.settings(**{"epochs": 0.3} if toy else {})
     mean, std = data.mean_and_std(train.images)
     classifier = Detector(
         s.backbone, "softmax", train.class_names, s.image_shape, mean, std, precision=precision, seed=seed
     )
     with quiet():
         fit_detector(
-            classifier, train.images, train.labels, epochs=epochs, learning_rate=s.learning_rate, seed=seed
+            classifier, train.images, train.labels, epochs=s.epochs, learning_rate=s.learning_rate, seed=seed
         )
     return classifier
 

@@ -54,7 +54,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def tables(rows: Sequence[Row], grown: Sequence[Growth]) -> list[str]:
     """The tables that have rows."""
-    return [*([table(rows)] if rows else []), *([growth.table(grown)] if grown else [])]
+    return [text for text in (rows and table(rows), grown and growth.table(grown)) if text]
 
 
 @styled
@@ -68,7 +68,7 @@ def chart(rows: Sequence[Row]) -> Figure:
         colour = ID_COLOUR if row.is_met else OOD_COLOUR
         axes.plot([1, place], [i, i], color=colour, lw=2, solid_capstyle="butt")
         axes.plot(place, i, "o", color=colour, ms=6, clip_on=False)
-        text = f"{reached(row)} (target {wanted(row)})"
+        text = f"{reached(row)} (target {wanted(row)}{', ' * bool(row.fault)}{row.fault})"
         axes.text(1.02, i, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlim(1 / FARTHEST, FARTHEST)
@@ -92,12 +92,14 @@ def write(rows: Sequence[Row], grown: Sequence[Growth], folder: Path) -> None:
     parts = [
         f"# Benchmarks: {met} of {len(rows)} jobs meet their target",
         f"{machine()}. Made by `make bench`.",
-        "Medians of repetitions in turn, ours and theirs, in one process; imports and `make demo` in processes of\n"
-        "their own.",
+        "Medians of repetitions, ours and theirs in turn; `make demo` once, and drawing once with each of three\n"
+        "denoisers. Imports are those of a notebook's first cells; diffusers and torchvision load later, with the\n"
+        "first denoiser or detector.",
         table(rows),
         f"## Cost as it grows: {as_work} of {len(grown)} as the work itself",
-        "The exponent is the slope of log time over log size: 0 where size does not matter, 1 in proportion. Small\n"
-        "sizes show less than the work has, as what does not grow weighs more in them. Least of five repetitions.",
+        "The exponent is the slope of log time over log size between the two largest sizes: 0 where size does not\n"
+        "matter, 1 in proportion. Where it is below that of the work, what does not grow still weighs too much to\n"
+        "tell. Least of five repetitions.",
         growth.table(grown),
     ]
     with runs.atomic(folder / "results" / "bench.md") as part:

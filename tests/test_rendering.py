@@ -403,24 +403,20 @@ def three_threads():
     torch.set_num_threads(before)
 
 
-def threads_within(renderer, monkeypatch, **given):
+def threads_within(renderer, state):
     """How many threads torch has while a drawing is made."""
     seen = []
-    forward = renderer.denoiser.forward
-    monkeypatch.setattr(
-        renderer.denoiser, "forward", lambda *a: (seen.append(torch.get_num_threads()), forward(*a))[1]
-    )
-    renderer.draw(**given)
+    renderer.draw(state, is_superseded=lambda: seen.append(torch.get_num_threads()))
     return set(seen)
 
 
-def test_small_images_are_drawn_on_one_thread(renderer, three_threads, monkeypatch):
-    assert threads_within(renderer, monkeypatch, state=digits(3)) == {1}
+def test_small_images_are_drawn_on_one_thread(renderer, three_threads):
+    assert threads_within(renderer, digits(3)) == {1}
 
 
-def test_large_images_are_drawn_on_all_threads(three_threads, monkeypatch):
+def test_large_images_are_drawn_on_all_threads(three_threads):
     large = Renderer(Denoiser(NAMES, (32, 32, 1), block_out_channels=(8, 16)), {})
-    assert threads_within(large, monkeypatch, state=state(num_inference_steps=1)) == {3}
+    assert threads_within(large, state(num_inference_steps=1)) == {3}
 
 
 def test_the_number_of_threads_is_restored(renderer, three_threads):
