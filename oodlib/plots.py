@@ -112,7 +112,8 @@ def study_heatmap(changes: pd.DataFrame, title: str) -> Figure:
     change = wide["change"].rename(index=label, columns=label)
     certain = ((wide["low"] > 0) | (wide["high"] < 0)).to_numpy()
     reach = max(1.0, np.nanquantile(np.abs(change.to_numpy()), 0.95))
-    figure = Figure(figsize=(2 + 0.95 * change.shape[1], 1.2 + 0.32 * len(change)), layout="constrained")
+    size = max(5, 2 + 0.95 * change.shape[1]), 1.2 + 0.32 * len(change)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     sns.heatmap(
         change,

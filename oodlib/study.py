@@ -63,14 +63,15 @@ def bootstrap_changes(
     """What each kind of outliers changes in AUROC and in accuracy, against `none` of the same head and seeds.
 
     A draw of the bootstrap takes seeds, ID test images and images of each OOD set with replacement, the same for
-    all detectors, so that differences are paired. With few seeds such intervals are rather too narrow.
+    all detectors, so that differences are paired. With few seeds such intervals are rather too narrow, and from one
+    seed there is none: two detectors that differ in rounding alone can be points apart.
 
     Args:
         values: From `test_values`.
 
     Returns:
         Columns `head`, `outliers`, `what` (an OOD set, `mean over sets` or `closed-set accuracy`), `none`, `exposed`,
-        `change`, and `low` and `high`, its 95 % interval.
+        `change`, and `low` and `high`, its 95 % interval (NaN with fewer than two seeds).
     """
     rng = np.random.default_rng(seed)
     first = next(iter(values.values()))
@@ -104,7 +105,7 @@ def bootstrap_changes(
                 if kind == "none":
                     continue
                 change = resampled - found["none"][what]
-                low, high = np.quantile(change[1:], [0.025, 0.975])
+                low, high = np.quantile(change[1:], [0.025, 0.975]) if len(seeds) > 1 else (np.nan, np.nan)
                 rows.append(
                     dict(
                         head=head,
@@ -148,10 +149,10 @@ def _over_seeds(
 
 
 def change_text(changes: pd.DataFrame) -> pd.Series:
-    """Each change in percentage points with its interval; `*` where that excludes 0."""
+    """Each change in percentage points with its interval, where it has one; `*` where that excludes 0."""
     mark = np.where((changes["low"] > 0) | (changes["high"] < 0), " *", "")
     cells = [
-        f"{100 * change:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        f"{100 * change:+.1f}" + ("" if np.isnan(low) else f" [{100 * low:+.1f}, {100 * high:+.1f}]")
         for change, low, high in changes[["change", "low", "high"]].itertuples(index=False)
     ]
     return pd.Series(cells, changes.index) + mark
@@ -181,12 +182,12 @@ def write_study(path: Path, validation: pd.DataFrame, changes: pd.DataFrame, see
     """Write the choice and the tables as Markdown, atomically."""
     kind = chosen(validation)
     parts = [
-        f"# Which outliers? {seeds} seeds",
+        f"# Which outliers? {seeds} seed{'s' if seeds > 1 else ''}",
         "AUROC in percent on validation outliers, each head by its own score, mean over sets and seeds. The best kind\n"
         f"of label mixture is {kind}:",
         (100 * validation).to_markdown(floatfmt=".1f"),
         "Change in AUROC against no outliers, mean over the OOD test sets, in percentage points, with its 95 %\n"
-        "bootstrap interval over seeds and images; * where it excludes 0:",
+        "bootstrap interval over seeds and images, if there are two seeds or more; * where it excludes 0:",
         study_table(changes).to_markdown(index=False, disable_numparse=True),
         "The same of closed-set accuracy:",
         study_table(changes, ACCURACY).to_markdown(index=False, disable_numparse=True),

@@ -68,6 +68,14 @@ def test_the_interval_widens_with_fewer_images():
     assert width(8) > 1.5 * width(40)
 
 
+def test_one_seed_has_no_interval_and_no_mark():
+    given = {key: sets for key, sets in values(none=1.0, label_mixup=3.0).items() if key[2] == 0}
+    table = study.bootstrap_changes(given, draws=20)
+    assert table[["low", "high"]].isna().all(axis=None) and table["change"].notna().all()
+    assert study.change_text(table).str.fullmatch(r"[+-]\d+\.\d").all()
+    assert "gain" not in study.verdicts(table, "label_mixup")
+
+
 def test_accuracy_is_compared_too():
     given = {
         ("arcface", kind, s): detector(1.0, s, correct)
