@@ -20,12 +20,11 @@ from oodlib.data import ID_TEST
 from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.evaluation import COLUMNS, change_table, paper_table, score_table, summary_table
-from oodlib.heads import HEADS
 from oodlib.images import ImageSet
 from oodlib.metrics import ood_metrics
 from oodlib.mixup import sample
 from oodlib.outliers import class_combinations, label_mixup
-from oodlib.presets import OUTLIERS
+from oodlib.presets import HEADS, OUTLIERS
 from oodlib.purity import Committee, purity
 from oodlib.rendering import Renderer, State
 from oodlib.study import ACCURACY, bootstrap_changes
@@ -148,7 +147,7 @@ def metrics(count: int) -> Work:
 def tables(seeds: int) -> Work:
     rng = np.random.default_rng(0)
     keys = ["preset", "head", "outliers", "seed", "score", "ood_set"]
-    values = [["digits"], list(HEADS), ["none", "label_mixup"], range(seeds), ["msp", "cosine"], names(9)]
+    values = [["digits"], HEADS, ["none", "label_mixup"], range(seeds), ["msp", "cosine"], names(9)]
     results = pd.MultiIndex.from_product(values, names=keys).to_frame(index=False)
     rest = [column for column in COLUMNS if column not in keys]
     results[rest] = rng.random((len(results), len(rest)))
@@ -163,7 +162,7 @@ def intervals(heads: int = 1, kinds: int = 2, images: int = 1000) -> Work:
             "set": rng.random(images),
             ACCURACY: np.ones(images, bool),
         }
-        for head in list(HEADS)[:heads]
+        for head in HEADS[:heads]
         for kind in list(OUTLIERS)[:kinds]
     }
     return partial(bootstrap_changes, values, draws=200)

@@ -16,7 +16,7 @@ from oodlib.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.mixup import make_scheduler
 from oodlib.precision import batch_size
-from oodlib.scores import DENOISER_SCORES
+from oodlib.presets import DENOISER_SCORES
 from oodlib.seeds import generator
 
 NUM_INFERENCE_STEPS = 4  # of DDIM, from pure noise to an image: at time steps 999, 749, 499 and 249

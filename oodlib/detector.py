@@ -18,7 +18,8 @@ from oodlib.heads import make_head
 from oodlib.images import fit_picture
 from oodlib.metrics import threshold_at_tpr
 from oodlib.precision import autocast_and_layout, batch_size
-from oodlib.scores import KNN, SCORES, Mahalanobis, energy, max_cosine, msp
+from oodlib.presets import SCORES
+from oodlib.scores import KNN, Mahalanobis, energy, max_cosine, msp
 from oodlib.seeds import initial_weights
 
 
@@ -138,7 +139,7 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def classify(self, images: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Class probabilities of N images, float64 (N, C), and every score in `scores.SCORES`, each float64 (N,).
+        """Class probabilities of N images, float64 (N, C), and every score in `presets.SCORES`, each float64 (N,).
 
         The predicted class is the one with the highest probability.
         """
@@ -156,7 +157,7 @@ class Detector(nn.Module):
         return logits.double().softmax(-1).cpu().numpy(), scores
 
     def all_scores(self, images: Any) -> dict[str, np.ndarray]:
-        """Every score in `scores.SCORES` of N images, each float64 (N,)."""
+        """Every score in `presets.SCORES` of N images, each float64 (N,)."""
         return self.classify(images)[1]
 
     def score(self, images: Any, score: str | None = None) -> np.ndarray:

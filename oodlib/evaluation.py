@@ -8,11 +8,9 @@ import numpy as np
 import pandas as pd
 
 from oodlib.data import ID_TEST
-from oodlib.heads import HEADS
 from oodlib.metrics import ood_metrics
-from oodlib.presets import DENOISER, OUTLIERS
+from oodlib.presets import DENOISER_SCORES, OUTLIERS, OWN_SCORE, SCORES
 from oodlib.runs import atomic
-from oodlib.scores import DENOISER_SCORES, SCORES
 
 if TYPE_CHECKING:
     from oodlib.detector import Detector
@@ -26,8 +24,6 @@ NAMES = {
     "fpr95": "FPR95",
     "id_accuracy": "accuracy",
 }
-# The score that is a head's own: that of its paper.
-OWN_SCORE = {name: head.default_score for name, head in HEADS.items()} | {DENOISER: "reconstruction"}
 # What tables call the OOD sets that arithmetic makes, and those whose images are of the same kind as the ID images.
 NOISE = ("gaussian", "uniform", "inverted")
 NEAR = ("held_out", "CIFAR-100", "TIN (C)", "TIN (R)", "TIN (C, ours)", "TIN (R, ours)")

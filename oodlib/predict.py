@@ -18,8 +18,8 @@ import torch
 from oodlib.detector import Detector
 from oodlib.errors import InputError, choice
 from oodlib.images import fit_picture, opened, pictures
+from oodlib.presets import SCORES
 from oodlib.runs import write_csv
-from oodlib.scores import SCORES
 
 BATCH_SIZE = 512  # pictures in memory at once
 
@@ -30,7 +30,7 @@ def predict_folder(detector: Detector, folder: Path, score: str | None = None) -
     A picture that cannot be read is named on stderr and left out.
 
     Args:
-        score: One of `scores.SCORES`; None for the head's own.
+        score: One of `presets.SCORES`; None for the head's own.
 
     Returns:
         Columns `file` (its path in the folder), `class` (a name), `score` (larger = more in-distribution) and

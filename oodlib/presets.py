@@ -17,6 +17,10 @@ from oodlib.errors import InputError
 HEADS = ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface")
 MARGIN_HEADS = ("arcface", "cosface", "sphereface")
 DENOISER = "denoiser"  # what stands in the place of a head where the denoiser itself tells ID from OOD
+SCORES = ("msp", "energy", "cosine", "mahalanobis", "knn")
+DENOISER_SCORES = ("reconstruction", "inpainting")  # which need no detector
+# The score that is a head's own: that of its paper.
+OWN_SCORE = {**dict.fromkeys(HEADS, "cosine"), "softmax": "msp", DENOISER: "reconstruction"}
 
 # What a detector learns to be undecided about, and the settings that make each kind of pool differ from the preset.
 OUTLIERS: dict[str, dict[str, Any]] = {

@@ -7,9 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCORES = ("msp", "energy", "cosine", "mahalanobis", "knn")
-DENOISER_SCORES = ("reconstruction", "inpainting")  # those of `denoiser_scores`, which need no detector
-
 
 def msp(logits: Tensor) -> Tensor:
     """Maximum softmax probability (Hendrycks & Gimpel 2017, arXiv 1610.02136), as its logarithm.

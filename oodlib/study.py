@@ -9,9 +9,8 @@ import pandas as pd
 from oodlib.data import ID_TEST
 from oodlib.errors import InputError
 from oodlib.evaluation import ordered, own_score
-from oodlib.heads import HEADS
 from oodlib.metrics import resampled_auroc
-from oodlib.presets import OUTLIERS
+from oodlib.presets import HEADS, OUTLIERS, OWN_SCORE
 from oodlib.runs import Run, atomic
 
 # The default pool is chosen among what the denoiser draws for mixed labels; the other kinds are there to compare with.
@@ -50,7 +49,7 @@ def test_values(run: Run, id_labels: np.ndarray) -> dict[tuple[str, str, int], d
     for key, table in ordered(run.tables("scores")).groupby(["head", "outliers", "seed"], sort=False):
         if key[0] not in HEADS:
             continue
-        own = HEADS[key[0]].default_score
+        own = OWN_SCORE[key[0]]
         values = {name: rows[own].to_numpy() for name, rows in table.groupby("set", sort=False)}
         predicted = table.loc[table["set"] == ID_TEST, "predicted"].to_numpy()
         found[key] = values | {ACCURACY: predicted == id_labels}

@@ -14,7 +14,8 @@ from oodlib.detector import Detector
 from oodlib.errors import InputError
 from oodlib.heads import HEADS
 from oodlib.images import fit_picture
-from oodlib.scores import KNN, SCORES, Mahalanobis, energy, max_cosine, msp
+from oodlib.presets import SCORES
+from oodlib.scores import KNN, Mahalanobis, energy, max_cosine, msp
 
 TRAIN, VAL, TEST = (load("digits", split) for split in ("train", "val", "test"))
 GREY, RGB = (8, 8, 1), (8, 8, 3)

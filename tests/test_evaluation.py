@@ -1,5 +1,8 @@
 """Tables: what a number in the summary means."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from oodlib import data, data_folder, evaluation, metrics
 from oodlib.detector import Detector
 from oodlib.evaluation import COLUMNS
-from oodlib.scores import DENOISER_SCORES, SCORES
+from oodlib.presets import DENOISER_SCORES, SCORES
 
 
 def results(**by_outliers: list[float]) -> pd.DataFrame:
@@ -49,6 +52,12 @@ def test_the_metric_table_compares_each_ood_set_with_the_id_test_set(scores):
     id_test, letters = (scores.loc[scores["set"] == name, "energy"] for name in ("id_test", "letters"))
     assert table.index.tolist() == [(score, "letters") for score in SCORES]
     assert table.loc[("energy", "letters")].to_dict() == metrics.ood_metrics(id_test, letters)
+
+
+def test_tables_and_figures_need_no_torch():
+    code = "import sys, oodlib.evaluation, oodlib.study, oodlib.plots; print({'torch', 'diffusers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_each_head_is_scored_by_its_own_score():

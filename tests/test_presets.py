@@ -142,6 +142,7 @@ def test_head_options_are_only_those_given():
 def test_choices_agree_with_the_modules_that_they_name():
     rules = {name: rule.metadata["rule"] for name, rule in presets.Settings.__dataclass_fields__.items()}
     assert tuple(heads.HEADS) == presets.HEADS
+    assert all(head.default_score == presets.OWN_SCORE[name] for name, head in heads.HEADS.items())
     for name, known in [
         ("mix", mixup.MIX_MODES),
         ("scheduler", mixup.SCHEDULERS),
