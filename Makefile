@@ -40,7 +40,7 @@ bench: .venv/installed
 	python -m benchmarks
 
 test: .venv/installed
-	python -m pytest
+	python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 lab: .venv/installed
 	jupyter lab notebooks

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 REPOSITORY = Path(__file__).parent.parent
 SMOKE = {
@@ -29,10 +30,24 @@ def pytest_configure(config):
     os.environ["OODLIB_RUNS"] = config.own_runs.name
     os.environ["OODLIB_DATA"] = os.path.join(config.own_runs.name, "data")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if hasattr(config, "workerinput"):  # threads of several processes wait for each other
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
-def pytest_unconfigure(config):
-    config.own_runs.cleanup()
+class TogetherScheduling(LoadFileScheduling):
+    """Tests of one file in one process, and so are files that share a run folder: all notebooks, and what looks at
+    the fixture `workflow`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = super()._split_scope(nodeid)
+        if path.startswith("notebooks/"):
+            return "notebooks"
+        return "workflow" if path in ("tests/test_notebooks.py", "tests/test_workflow.py") else path
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return TogetherScheduling(config, log)
 
 
 class Workflow:

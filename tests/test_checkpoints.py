@@ -12,7 +12,6 @@ from conftest import REPOSITORY
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_training import IMAGES, LABELS, OUTLIERS, fit, fit_tiny, make_denoiser, same_weights
-from torch.testing import assert_close
 
 from oodlib import checkpoints, training
 from oodlib.checkpoints import Checkpoints, read, with_tensors, write
@@ -75,8 +74,9 @@ def test_two_processes_end_with_equal_weights(processes):
 def test_two_processes_train_like_one(processes):
     one, two = (pd.read_csv(processes / "together" / name / "history.csv") for name in ("one", "0"))
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
-    one, two = (load_file(processes / "together" / name / "weights") for name in ("one", "0"))
-    assert_close(two, one, rtol=1e-2, atol=1e-3)
+    one, two = (load_file(processes / "together" / name / "weights").values() for name in ("one", "0"))
+    one, two = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (one, two))
+    assert (two - one).norm() < 2e-3 * one.norm()  # training moves them by 3e-2
 
 
 class Stop(Exception):
