@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 from tqdm import tqdm
 
-from benchmarks.models import Pictures, described, digits_denoiser, quiet, rgb_denoiser
+from benchmarks.models import Pictures, described, digits_denoiser, matrix_shares, quiet, rgb_denoiser
 from benchmarks.table import Row, alternate, faster
 from oodlib import data
 from oodlib.denoiser import Denoiser
@@ -82,7 +82,8 @@ def rows(toy: bool) -> list[Row]:
         ours = partial(quiet()(fit_denoiser), denoiser, steps=steps, batch_size=batch_size, flip=flip)
         peer = partial(example_loop, theirs, batch_size=batch_size, flip=flip)
         seconds = alternate(1 if toy else 4, partial(ours, *given), partial(peer, *given))
-        note = f"{described(denoiser)}, theirs fp32; batches of {batch_size}"
+        shares = matrix_shares(partial(ours, *given), seconds, denoiser.config["precision"])
+        note = f"{described(denoiser)}, theirs fp32; batches of {batch_size}; {shares}"
         found.append(
             faster(f"denoiser training, {job}", "diffusers' example", len(which), *seconds, target, note)
         )

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
 
-from benchmarks.models import Pictures, digits_classifier, precision, quiet
+from benchmarks.models import Pictures, digits_classifier, matrix_shares, precision, quiet
 from benchmarks.table import Row, alternate, faster
 from oodlib import data
 from oodlib.backbones import make_backbone
@@ -95,6 +95,7 @@ def rows(toy: bool) -> list[Row]:
         ours = partial(quiet()(fit_detector), detector, images, labels, **options)
         peer = partial(openood_loop, net, images, labels, batch_size)
         seconds = alternate(1 if toy else 3, ours, peer)
-        row = faster(f"detector training, {name}", "OpenOOD's loop", len(images), *seconds, target, note)
+        told = f"{note}; {matrix_shares(ours, seconds, precision())}"
+        row = faster(f"detector training, {name}", "OpenOOD's loop", len(images), *seconds, target, told)
         found.append(replace(row, fault=fault))
     return found

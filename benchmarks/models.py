@@ -7,7 +7,9 @@ from contextlib import contextmanager, redirect_stdout
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.table import alternate, number
 from oodlib import data, presets
 from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
@@ -59,6 +61,16 @@ def digits_classifier(train: ImageSet, seed: int, toy: bool, precision: str = "f
             classifier, train.images, train.labels, epochs=s.epochs, learning_rate=s.learning_rate, seed=seed
         )
     return classifier
+
+
+def matrix_shares(work: Callable[[], object], seconds: Sequence[float], precision: str) -> str:
+    """What ours and theirs reach, doing this work in so many seconds, of the rate of a large matrix product."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    a = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    rate = 2 * len(a) ** 3 / alternate(5, lambda: a @ a)[0]
+    ours, theirs = (counter.get_total_flops() / s / rate for s in seconds)
+    return f"{ours:.0%} of the rate of a {precision} matrix product ({number(rate / 1e9)} GFLOP/s), theirs {theirs:.0%}"
 
 
 @contextmanager
