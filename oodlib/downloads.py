@@ -7,6 +7,7 @@ plain http; hence this module.
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import ssl
 import tarfile
@@ -76,11 +77,16 @@ def unpacked(url: str, md5: str, folder: Path, opener: urllib.request.OpenerDire
 
     Raises:
         Unavailable: Neither folder nor archive is there, and the archive cannot be fetched.
-        InputError: The archive is damaged, or a name in it leads out of the folder.
+        InputError: The archive is damaged, a name in it leads out of the folder, or Python is too old to see that.
     """
     if folder.is_dir():
         return folder
     archive = fetch(url, md5, folder.parent, opener)
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError(
+            f"Python {platform.python_version()} cannot unpack {archive} safely; unpack it by hand, or take Python "
+            "3.11.4 or newer"
+        )
     part = folder.with_name(f"{folder.name}.part")
     try:
         with _alone(archive):

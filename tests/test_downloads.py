@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
 
 import pytest
+from conftest import can_unpack
 
 from oodlib import downloads
 from oodlib.downloads import Unavailable, fetch, https_only, unpacked
@@ -250,6 +251,7 @@ URL = "https://127.0.0.1:1/set.tar.gz"
 @pytest.fixture
 def archive(tmp_path):
     """A function that writes `set.tar.gz` with these members and gives its MD5."""
+    can_unpack()
 
     def write(*members, content=b"a picture"):
         with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
@@ -274,6 +276,16 @@ def test_an_archive_is_unpacked_beside_itself(archive, tmp_path):
     assert folder == tmp_path / "set"
     assert (folder / "test" / "b.png").read_bytes() == b"a picture"
     assert visible(tmp_path) == ["set", "set.tar.gz"]
+
+
+def test_a_python_that_cannot_unpack_safely_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    (tmp_path / "set.tar.gz").write_bytes(CONTENT)
+    with pytest.raises(
+        InputError, match=r"^Python .* cannot unpack .*set\.tar\.gz safely; unpack it by hand, or"
+    ):
+        unpacked(URL, MD5, tmp_path / "set")
+    assert visible(tmp_path) == ["set.tar.gz"]
 
 
 def test_an_unpacked_folder_needs_no_archive(tmp_path):
