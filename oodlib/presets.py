@@ -351,7 +351,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "cifar10": {
         "cpu": dict(
-            denoiser_steps=500,
+            denoiser_steps=250,
             denoiser_batch_size=64,
             denoiser_learning_rate=1e-3,
             block_out_channels=(32, 64, 64),
@@ -360,11 +360,11 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
             dropout=0.0,
             ema_decay=0.99,
             compile=False,
-            images_per_pair=40,
+            images_per_pair=10,
             num_inference_steps=10,
             seeds=(0,),
             backbone="resnet_small",
-            epochs=0.5,
+            epochs=0.2,
             images_per_set=200,
         ),
         "smoke": dict(

@@ -165,3 +165,12 @@ def test_an_early_stopped_denoiser_is_another_one_and_leaves_the_first_as_it_was
     early = outliers.stopped_early(denoiser, TRAIN, settings())
     assert torch.equal(denoiser.label_embedding.weight, before)
     assert not torch.equal(early.label_embedding.weight, before)
+
+
+def test_classes_of_a_mixture_are_chosen_without_listing_all_75_million():
+    found = outliers.class_combinations(100, 5, range(3))
+    assert found == [(0, 1, 2, 3, 4), (0, 1, 2, 3, 5), (0, 1, 2, 3, 6)]
+
+
+def test_combinations_begin_anew_after_the_last():
+    assert outliers.class_combinations(3, 2, range(2, 5)) == [(1, 2), (0, 1), (0, 2)]
