@@ -36,11 +36,13 @@ study: .venv/installed
 
 # On a machine that does nothing else: what else runs goes into the numbers.
 bench: .venv/installed
-	@echo "The same work by oodlib and by others, in turn, and make demo; the first time two denoisers are trained for it."
+	@echo "The same work by oodlib and by others, in turn, and make demo: half an hour on two CPU cores."
 	python -m benchmarks
 
+# The explorer is tested alone, as its frames are counted.
 test: .venv/installed
-	python -m pytest --numprocesses 2 --no-loadscope-reorder
+	python -m pytest tests/test_browser.py
+	python -m pytest --ignore tests/test_browser.py --numprocesses 2 --no-loadscope-reorder
 
 lab: .venv/installed
 	jupyter lab notebooks

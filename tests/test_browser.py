@@ -184,8 +184,8 @@ def test_it_opens_with_pictures_and_verdicts(page, tmp_path):
 @pytest.mark.parametrize(
     ("kernel", "cell", "label", "frames_wanted", "seconds_wanted"),
     [
-        ("idle kernel", None, "3", 8, 0.6),
-        ("a cell running", 0, "4", 8, 0.6),
+        ("idle kernel", None, "3", 15, 0.3),
+        ("a cell running", 0, "4", 15, 0.3),
         # Every operation of a drawing competes for Python's lock; without help this shows nothing at all.
         ("a cell computing in pure Python", 1, "5", 5, 2.0),
     ],

@@ -12,6 +12,7 @@ from conftest import REPOSITORY
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_training import IMAGES, LABELS, OUTLIERS, fit, fit_tiny, make_denoiser, same_weights
+from torch.testing import assert_close
 
 from oodlib import checkpoints, training
 from oodlib.checkpoints import Checkpoints, read, with_tensors, write
@@ -26,9 +27,11 @@ LOOPS = pytest.mark.parametrize("train", [fit, fit_tiny], ids=["detector", "deno
 def processes(tmp_path_factory) -> Path:
     """What `processes.py` left: trainings that were killed and started again, and one in two processes."""
     folder = tmp_path_factory.mktemp("processes")
+    # On as many threads as they like: what is compared depends on rounding.
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests" / "processes.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**environment, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
     )
@@ -74,9 +77,8 @@ def test_two_processes_end_with_equal_weights(processes):
 def test_two_processes_train_like_one(processes):
     one, two = (pd.read_csv(processes / "together" / name / "history.csv") for name in ("one", "0"))
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
-    one, two = (load_file(processes / "together" / name / "weights").values() for name in ("one", "0"))
-    one, two = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (one, two))
-    assert (two - one).norm() < 2e-3 * one.norm()  # training moves them by 3e-2
+    one, two = (load_file(processes / "together" / name / "weights") for name in ("one", "0"))
+    assert_close(two, one, rtol=1e-2, atol=1e-3)
 
 
 class Stop(Exception):
