@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from oodlib import presets, pretrained
+from oodlib import precision, presets, pretrained
 from oodlib.denoiser import Denoiser
 from oodlib.detector import Detector
 from oodlib.errors import InputError
@@ -317,6 +317,14 @@ def test_the_eight_images_differ_by_their_noise(drawing):
 def test_steps_go_from_noise_to_the_images(drawing):
     assert drawing.steps.shape == (9, IMAGES, 8, 8, 1)
     assert np.array_equal(drawing.steps[-1], drawing.images)
+
+
+def test_what_is_drawn_in_several_batches_is_put_together_in_order(renderer, drawing, monkeypatch):
+    monkeypatch.setattr(precision, "batch_size", lambda *_, **__: 3)
+    parts = renderer.draw(digits(3, 5))
+    assert parts.steps.shape == drawing.steps.shape
+    assert np.abs(parts.steps.astype(int) - drawing.steps.astype(int)).max() <= 1
+    assert np.array_equal(parts.steps[-1], parts.images)
 
 
 def test_the_first_step_is_the_noise_alone(renderer, drawing):
