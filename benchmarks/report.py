@@ -68,7 +68,8 @@ def chart(rows: Sequence[Row]) -> Figure:
         colour = ID_COLOUR if row.is_met else OOD_COLOUR
         axes.plot([1, place], [i, i], color=colour, lw=2, solid_capstyle="butt")
         axes.plot(place, i, "o", color=colour, ms=6, clip_on=False)
-        text = f"{reached(row)} (target {wanted(row)}{', ' * bool(row.fault)}{row.fault})"
+        aim = f"target {wanted(row)}" + (f", {row.fault}" if row.fault else "")
+        text = f"{reached(row)} ({aim})"
         axes.text(1.02, i, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlim(1 / FARTHEST, FARTHEST)

@@ -205,7 +205,7 @@ class Renderer:
     def __init__(self, denoiser: Denoiser, detectors: dict[str, dict[str, Path]]):
         self.denoiser, self.detectors = denoiser, detectors
         self.lock = threading.RLock()
-        # Made once each: to make one takes as long as a third of a denoising step.
+        # Made once each: to make one takes as long as a tenth of a denoising step.
         self._scheduler = functools.cache(functools.partial(make_scheduler, denoiser))
         self._loaded: dict[Path, Detector] = {}
 
