@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from oodlib import runs
 from oodlib.errors import InputError, choice
-from oodlib.precision import autocast_and_layout
+from oodlib.precision import autocast
 from oodlib.seeds import initial_weights
 
 
@@ -85,7 +85,8 @@ class Denoiser(nn.Module):
                 class_embed_type="identity",
             )
             self.label_embedding = nn.Linear(len(class_names), 4 * block_out_channels[0], bias=False)
-        self.unet.to(memory_format=autocast_and_layout(precision, torch.device("cpu"))[1])
+        self.layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
+        self.unet.to(memory_format=self.layout)
         self.noise_scheduler = DDPMScheduler(
             beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, clip_sample=True
         )
@@ -109,11 +110,10 @@ class Denoiser(nn.Module):
             label_weights: (N, C); zeros for no class.
             label_embeddings: (N, D), to take in place of those of the label weights.
         """
-        autocast, layout = autocast_and_layout(self.config["precision"], self.device)
-        with autocast:
+        with autocast(self.config["precision"], self.device):
             labels = self.label_embedding(label_weights) if label_embeddings is None else label_embeddings
             return self.unet(
-                noisy.contiguous(memory_format=layout), timesteps, class_labels=labels
+                noisy.contiguous(memory_format=self.layout), timesteps, class_labels=labels
             ).sample.float()
 
     def loss(self, images: Tensor, label_weights: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a network computes on its device: in which precision and memory layout, and how many images at a time."""
+"""How a network computes on its device: in which precision, and how many images at a time."""
 
 import torch
 
@@ -13,13 +13,10 @@ def native(device: torch.device) -> str:
     return "bf16" if any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"
 
 
-def autocast_and_layout(precision: str, device: torch.device) -> tuple[torch.autocast, torch.memory_format]:
-    """The autocast context of a precision, `fp32` or `bf16`, and the memory layout in which its convolutions are
-    fast; fp32 keeps the plain one, which is faster at 8 x 8."""
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The autocast context of a precision, `fp32` or `bf16`."""
     choice("precision", precision, ("fp32", "bf16"))
-    is_bf16 = precision == "bf16"
-    layout = torch.channels_last if is_bf16 else torch.contiguous_format
-    return torch.autocast(device.type, torch.bfloat16, enabled=is_bf16), layout
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def batch_size(image_shape: tuple[int, int, int], device: torch.device, most: int = 512) -> int:

@@ -284,6 +284,22 @@ def test_making_a_backbone_leaves_its_batch_statistics_fresh():
     assert backbone.bn1.num_batches_tracked == 0
 
 
+@pytest.mark.parametrize(
+    ("precision", "size", "is_plain"), [("fp32", 8, True), ("fp32", 16, False), ("bf16", 8, False)]
+)
+def test_convolutions_have_the_layout_in_which_they_are_fast(precision, size, is_plain):
+    detector = Detector(
+        "resnet_small", "softmax", ("a", "b"), (size, size, 3), [0.0] * 3, [1.0] * 3, precision=precision
+    )
+    seen = []
+    detector.backbone.conv1.register_forward_hook(
+        lambda conv, given, out: seen.extend([conv.weight, *given, out])
+    )
+    detector.features(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+    layout = torch.contiguous_format if is_plain else torch.channels_last
+    assert len(seen) == 3 and all(tensor.is_contiguous(memory_format=layout) for tensor in seen)
+
+
 def test_detector_in_rgb_scores_32_by_32():
     detector = make_detector(image_shape=(32, 32, 3))
     assert detector.score(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2,)
