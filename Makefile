@@ -23,7 +23,7 @@ help:
 	touch $@
 
 demo: .venv/installed
-	@echo "One diffusion model and 36 detectors in 17 notebooks: 5 to 10 minutes on two CPU cores."
+	@echo "One diffusion model and 36 detectors in 17 notebooks: 5 to 11 minutes on two CPU cores."
 	snakemake --cores $(CORES) --rerun-incomplete --retries 1 --quiet host reason
 	@cat $(RUN)/summary.md
 	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
