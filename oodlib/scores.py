@@ -57,7 +57,7 @@ class Mahalanobis:
 
     `-min_c (f - mu_c)^T Sigma^-1 (f - mu_c)`, with `Sigma = (1/N) sum_c sum_i (f_i - mu_c)(f_i - mu_c)^T`
     plus a ridge of 1e-6 of its mean variance. Features are whitened by `Sigma = L L^T` once, so that a score
-    is a Euclidean distance. It is fitted in float64; scores are computed in float32, as exactly as such features allow.
+    is a Euclidean distance. It is fitted in float64.
     """
 
     whitening: Tensor
@@ -79,12 +79,13 @@ class Mahalanobis:
         return cls(whitening, means @ whitening.T)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Score features (N, D); (N,) float64, at most 0."""
+        """Score features (N, D), in their own precision but at least float32; (N,) float64, at most 0."""
+        dtype = torch.promote_types(features.dtype, torch.float32)
         centre = self.means.mean(0)
-        whitening, shift, means = (t.float() for t in (self.whitening.T, -centre, self.means - centre))
+        whitening, shift, means = (t.to(dtype) for t in (self.whitening.T, -centre, self.means - centre))
         distances = [
             torch.cdist(torch.addmm(shift, part, whitening), means, compute_mode="use_mm_for_euclid_dist")
-            for part in features.float().split(1024)  # which stay in the cache
+            for part in features.to(dtype).split(1024)  # which stay in the cache
         ]
         return -torch.cat(distances).min(-1).values.double().square()
 
