@@ -140,6 +140,13 @@ def test_mahalanobis_is_as_exact_as_features_in_float32_allow():
     assert error.max() < 2 * last_digit.max() and np.median(error) < 2 * np.median(last_digit)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mahalanobis_of_features_in_half_precision_is_computed_in_float32(dtype):
+    features, labels = clusters()
+    fitted, features = Mahalanobis.fit(features, labels, 3), features.to(dtype)
+    assert torch.equal(fitted(features), fitted(features.float()))
+
+
 def test_mahalanobis_is_pytorch_oods_but_for_the_factor_minus_2n():
     # Theirs is half a distance by a covariance that is not divided by N, and grows away from the classes.
     features, labels = clusters()
