@@ -60,7 +60,7 @@ def parameters(*steps, **fixed):
 
 def code(notebook):
     """A hash of a notebook's code: a rule is redone when its code changes, not when its outputs do."""
-    with open(f"notebooks/{notebook}.ipynb") as file:
+    with open(f"notebooks/{notebook}.ipynb", encoding="utf-8") as file:
         cells = json.load(file)["cells"]
     return hashlib.md5("".join("".join(c["source"]) for c in cells if c["cell_type"] == "code").encode()).hexdigest()
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from benchmarks.models import Pictures, described, digits_denoiser, matrix_shares, quiet, rgb_denoiser
 from benchmarks.table import Row, alternate, faster
-from oodlib import data
-from oodlib.denoiser import Denoiser
-from oodlib.training import fit_denoiser
+from oodlib import datasets
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.train import fit_denoiser
 
 
 def example_loop(
@@ -67,7 +67,7 @@ def example_loop(
 
 
 def rows(toy: bool) -> list[Row]:
-    digits = data.load("digits", "train")
+    digits = datasets.load("digits", "train")
     rng = np.random.default_rng(0)
     count = 8 if toy else 64
     rgb_images, rgb_labels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count)

@@ -12,10 +12,10 @@ from torchvision import transforms
 
 from benchmarks.models import Pictures, digits_classifier, matrix_shares, precision, quiet
 from benchmarks.table import Row, alternate, faster
-from oodlib import data
-from oodlib.backbones import make_backbone
-from oodlib.detector import Detector
-from oodlib.training import fit_detector
+from oodlib import datasets
+from oodlib.detection.backbones import make_backbone
+from oodlib.detection.detector import Detector
+from oodlib.detection.train import fit_detector
 
 NAMES = tuple("0123456789")
 
@@ -66,7 +66,7 @@ def openood_loop(net: Classifier, images: np.ndarray, labels: np.ndarray, batch_
 
 def digits_accuracy(precision: str, toy: bool) -> np.ndarray:
     """Test accuracy on digits of the preset's backbone, trained in a precision with each of three seeds."""
-    train, test = data.load("digits", "train"), data.load("digits", "test")
+    train, test = datasets.load("digits", "train"), datasets.load("digits", "test")
     classifiers = [digits_classifier(train, seed, toy, precision) for seed in range(3)]
     return np.array([(c.classify(test.images)[0].argmax(1) == test.labels).mean() for c in classifiers])
 

@@ -11,10 +11,10 @@ import torch
 from benchmarks.models import described, rgb_denoiser
 from benchmarks.table import Row, number
 from oodlib import presets, pretrained
-from oodlib.denoiser import Denoiser
-from oodlib.explorer import COLUMNS, png, sheet
-from oodlib.mixup import sample
-from oodlib.rendering import Renderer, State, find_detectors
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.sample import sample
+from oodlib.explorer.renderer import Renderer, State, find_detectors
+from oodlib.explorer.widget import COLUMNS, png, sheet
 
 RGB_STEPS = 5
 

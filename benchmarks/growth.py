@@ -16,19 +16,20 @@ import torch
 
 from benchmarks.models import quiet
 from benchmarks.table import number
-from oodlib.data import ID_TEST
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
-from oodlib.evaluation import COLUMNS, change_table, paper_table, score_table, summary_table
+from oodlib.datasets.loading import ID_TEST
+from oodlib.detection.detector import Detector
+from oodlib.detection.metrics import ood_metrics
+from oodlib.detection.train import fit_detector
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.sample import sample
+from oodlib.diffusion.train import fit_denoiser
+from oodlib.explorer.renderer import Renderer, State
 from oodlib.images import ImageSet
-from oodlib.metrics import ood_metrics
-from oodlib.mixup import sample
-from oodlib.outliers import class_combinations, label_mixup
+from oodlib.outliers.committee import Committee, purity
+from oodlib.outliers.sources import class_combinations, label_mixup
 from oodlib.presets import HEADS, OUTLIERS
-from oodlib.purity import Committee, purity
-from oodlib.rendering import Renderer, State
-from oodlib.study import ACCURACY, bootstrap_changes
-from oodlib.training import fit_denoiser, fit_detector
+from oodlib.reports.study import ACCURACY, bootstrap_changes
+from oodlib.reports.tables import COLUMNS, change_table, paper_table, score_table, summary_table
 
 TOLERANCE = 0.25  # between an exponent and that of the work
 AS_THE_WORK = "as the work"

@@ -19,7 +19,11 @@ TIMED = "import IPython, time; start = time.perf_counter()\n{code}\nprint(time.p
 
 def first_imports(notebook: Path) -> str:
     """The imports of a notebook's first three code cells: parameters, settings, and what it works with."""
-    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = [
+        cell
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
     lines = [line for cell in cells[:3] for line in "".join(cell["source"]).splitlines()]
     body = ast.parse("\n".join(line for line in lines if not line.startswith("%"))).body
     return "\n".join(ast.unparse(s) for s in body if isinstance(s, ast.Import | ast.ImportFrom))
@@ -36,7 +40,7 @@ def rows(toy: bool) -> list[Row]:
     jobs = {"import oodlib": "import oodlib"}
     for notebook in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):
         jobs[f"imports of {notebook.stem}"] = first_imports(notebook)
-    # `oodlib.plots` and `%matplotlib inline` load this much of matplotlib.
+    # `oodlib.reports.plots` and `%matplotlib inline` load this much of matplotlib.
     jobs |= {"torch": "import torch", "libraries": "import torch, pandas, matplotlib.figure"}
     if toy:
         jobs = dict.fromkeys(jobs, "import html")

@@ -6,7 +6,7 @@ import pytorch_ood.detector
 import torch
 
 from benchmarks.table import Row, alternate, number
-from oodlib.scores import Mahalanobis
+from oodlib.detection.scores import Mahalanobis
 
 
 def rows(toy: bool) -> list[Row]:

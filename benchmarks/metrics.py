@@ -8,7 +8,7 @@ from pytorch_ood.metrics import OODMetrics
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from benchmarks.table import Row, alternate, number
-from oodlib.metrics import ood_metrics
+from oodlib.detection.metrics import ood_metrics
 
 
 def scikit_learn(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:

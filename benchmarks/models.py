@@ -10,17 +10,17 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.table import alternate, number
-from oodlib import data, presets
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
+from oodlib import datasets, presets
+from oodlib.detection.detector import Detector
+from oodlib.detection.train import fit_detector
+from oodlib.device import native_precision
+from oodlib.diffusion.denoiser import Denoiser
 from oodlib.images import ImageSet
-from oodlib.precision import native
-from oodlib.training import fit_detector
 
 
 def precision() -> str:
     """`bf16` where the processor computes in bfloat16, else `fp32`."""
-    return native(torch.device("cpu"))
+    return native_precision(torch.device("cpu"))
 
 
 def described(denoiser: Denoiser) -> str:
@@ -52,7 +52,7 @@ def rgb_denoiser(toy: bool) -> Denoiser:
 def digits_classifier(train: ImageSet, seed: int, toy: bool, precision: str = "fp32") -> Detector:
     """A softmax classifier of the preset `digits`, trained on its images; toy: hardly."""
     s = presets.settings(**{"epochs": 0.3} if toy else {})
-    mean, std = data.mean_and_std(train.images)
+    mean, std = datasets.mean_and_std(train.images)
     classifier = Detector(
         s.backbone, "softmax", train.class_names, s.image_shape, mean, std, precision=precision, seed=seed
     )

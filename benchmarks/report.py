@@ -14,8 +14,8 @@ from benchmarks import growth
 from benchmarks.growth import Growth
 from benchmarks.models import precision
 from benchmarks.table import Row, number
-from oodlib import runs
-from oodlib.plots import ID_COLOUR, OOD_COLOUR, styled
+from oodlib.files import atomic, write_text
+from oodlib.reports.plots import ID_COLOUR, OOD_COLOUR, styled
 
 FARTHEST = 10  # times above or below its target that a dot is drawn at
 
@@ -23,7 +23,7 @@ FARTHEST = 10  # times above or below its target that a dot is drawn at
 def machine() -> str:
     """Processor, cores, versions and the day, in one line."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
     arithmetic = "with" if precision() == "bf16" else "without"
     return (
@@ -103,7 +103,6 @@ def write(rows: Sequence[Row], grown: Sequence[Growth], folder: Path) -> None:
         "tell. Least of five repetitions.",
         growth.table(grown),
     ]
-    with runs.atomic(folder / "results" / "bench.md") as part:
-        part.write_text("\n\n".join(parts) + "\n")
-    with runs.atomic(folder / "figures" / "bench.png") as part:
+    write_text(folder / "results" / "bench.md", "\n\n".join(parts) + "\n")
+    with atomic(folder / "figures" / "bench.png") as part:
         chart(rows).savefig(part, dpi=150)

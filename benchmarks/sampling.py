@@ -15,12 +15,12 @@ import torch
 
 from benchmarks.models import digits_classifier, quiet
 from benchmarks.table import Row, faster, number
-from oodlib import data, presets, pretrained
-from oodlib.denoiser import Denoiser
+from oodlib import datasets, presets, pretrained
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.sample import sample, to_uint8
+from oodlib.diffusion.train import fit_denoiser
 from oodlib.images import ImageSet
-from oodlib.mixup import sample, to_uint8
 from oodlib.runs import Run
-from oodlib.training import fit_denoiser
 
 
 def trained_denoiser(seed: int, train: ImageSet, toy: bool) -> Denoiser:
@@ -72,7 +72,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 def rows(toy: bool) -> list[Row]:
     s = presets.settings()
     count, ddpm_steps = (16, 20) if toy else (200, 1000)
-    train = data.load("digits", "train")
+    train = datasets.load("digits", "train")
     # Of a seed that neither the denoisers nor the detectors have.
     classifier = digits_classifier(train, seed=1234, toy=toy)
     real = classifier.all_features(train.images).double().numpy()

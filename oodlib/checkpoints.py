@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from oodlib import runs
+from oodlib.files import atomic
 
 
 class Checkpoints:
@@ -113,7 +113,7 @@ def write(path: Path, step: int, settings: dict[str, Any], state: dict[str, Any]
     """Write a checkpoint: tensors, and JSON values and containers around them."""
     tensors: dict[str, Tensor] = {}
     about = {"step": step, "settings": settings, "state": without_tensors(state, tensors)}
-    with runs.atomic(path) as part:
+    with atomic(path) as part:
         save_file(tensors, part, {"about": json.dumps(about)})
         with open(part, "rb+") as file:
             os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file

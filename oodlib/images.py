@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from oodlib.errors import InputError
+from oodlib.errors import InputError, choice
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -92,3 +92,35 @@ def from_npz(path: Path) -> ImageSet:
     if missing:
         raise InputError(f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps")
     return ImageSet(images, labels.astype(np.int64), tuple(str(c) for c in range(labels.max() + 1)))
+
+
+def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of uint8 images (N, H, W, C), in [0, 1]."""
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
+    share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+    mean = share @ value
+    return mean.tolist(), np.sqrt(share @ value**2 - mean**2).tolist()
+
+
+SPLITS = ("train", "val", "test")
+
+
+def split_of(source: str, whole: ImageSet, split: str, ends: tuple[float, float] = (0.6, 0.75)) -> ImageSet:
+    """The named part of a labelled set: of each class the same share, drawn with a fixed seed.
+
+    Args:
+        ends: Where the shares of `train` and of `val` end.
+    """
+    choice("split", split, SPLITS)
+    if whole.labels is None:
+        raise InputError(
+            f"{source} has no labels to train on; give a folder with a sub-folder a class, or labels"
+        )
+    rng = np.random.default_rng(0)
+    part = []
+    for label in range(len(whole.class_names)):
+        index = rng.permutation(np.flatnonzero(whole.labels == label))
+        cuts = np.round(np.array(ends) * len(index)).astype(int)
+        part.append(np.split(index, cuts)[SPLITS.index(split)])
+    index = np.sort(np.concatenate(part))
+    return ImageSet(whole.images[index], whole.labels[index], whole.class_names)

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from oodlib.detector import Detector
+from oodlib.detection.detector import Detector
 from oodlib.errors import InputError, choice
+from oodlib.files import write_csv
 from oodlib.images import fit_picture, opened, pictures
 from oodlib.presets import SCORES
-from oodlib.runs import write_csv
 
 BATCH_SIZE = 512  # pictures in memory at once
 

@@ -149,9 +149,9 @@ def _device() -> str:
 def _native_precision() -> str:
     import torch
 
-    from oodlib.precision import native
+    from oodlib.device import native_precision
 
-    return native(torch.device(_device()))
+    return native_precision(torch.device(_device()))
 
 
 def _setting(rule: Rule) -> Any:

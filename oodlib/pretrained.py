@@ -1,7 +1,6 @@
 """The small models that ship with the package, laid out as in a run's folder, and how they are made from one."""
 
 import hashlib
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,12 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from oodlib import data, runs
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
+from oodlib import datasets
+from oodlib.datasets.loading import ID_TEST
+from oodlib.detection.detector import Detector
+from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
-from oodlib.evaluation import ID_TEST, score_table
+from oodlib.files import read_json, write_csv, write_text
 from oodlib.presets import settings
+from oodlib.reports.tables import score_table
 from oodlib.runs import Run
 
 FOLDER = Path(__file__).parent / "weights"
@@ -34,7 +35,7 @@ def shipped(preset: str) -> Run:
             f"no models ship for preset {preset!r}; train them with notebook 01_train_ddpm: "
             f"papermill notebooks/01_train_ddpm.ipynb out.ipynb -p preset {preset}"
         )
-    for line in (folder / "SHA256SUMS").read_text().splitlines():
+    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         checksum, name = line.split("  ", 1)
         if not (folder / name).is_file() or _sha256(folder / name) != checksum:
             raise InputError(
@@ -76,9 +77,9 @@ def build(preset: str, run: Run, folder: Path) -> None:
     _finish(run.denoiser, ship.denoiser)
 
     train, val, test = (
-        data.load(chosen.id_data, split, image_shape=chosen.image_shape) for split in data.SPLITS
+        datasets.load(chosen.id_data, split, image_shape=chosen.image_shape) for split in datasets.SPLITS
     )
-    sets = {ID_TEST: test.images, **data.load_ood(chosen.ood_sets, chosen.image_shape)}
+    sets = {ID_TEST: test.images, **datasets.load_ood(chosen.ood_sets, chosen.image_shape)}
     for outliers, source in sources.items():
         target = ship.detector(chosen.head, outliers, chosen.seed)
         detector = Detector.load(source)
@@ -86,12 +87,12 @@ def build(preset: str, run: Run, folder: Path) -> None:
         detector.fit_scores(train.images, train.labels, val.images, chosen.tpr, BANK_SIZE)
         detector.save(target)
         own_score = detector.head.default_score
-        runs.write_csv(target / "scores.csv", score_table(detector, sets)[["set", own_score]].round(5))
+        write_csv(target / "scores.csv", score_table(detector, sets)[["set", own_score]].round(5))
         _finish(source, target)
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    (folder / "SHA256SUMS").write_text("".join(sums))
+    write_text(folder / "SHA256SUMS", "".join(sums))
 
 
 @torch.no_grad()
@@ -107,7 +108,7 @@ def _finish(source: Path, target: Path) -> None:
     for path in target.glob("*.safetensors"):
         tensors = load_file(path)
         save_file({n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}, path)
-    Run(str(target)).finish(target, json.loads((source / "settings.json").read_text())["settings"])
+    Run(str(target)).finish(target, read_json(source / "settings.json")["settings"])
 
 
 def _sha256(path: Path) -> str:

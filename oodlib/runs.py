@@ -1,68 +1,22 @@
 """A run's folder: where things lie, what is there, and writing so that nothing is ever half-written."""
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from oodlib.errors import InputError
+from oodlib.files import atomic, place, read_json, write_json
 from oodlib.presets import PRESETS, PROFILES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to it when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write `values` as JSON, atomically."""
-    with atomic(path) as part:
-        part.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically, with nine significant digits."""
-    with atomic(path) as part:
-        table.to_csv(part, index=False, float_format="%.9g")
-
-
-def fingerprint(*arrays: np.ndarray) -> str:
-    """A short hash of arrays: what a step compares its input by."""
-    digest = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def place(variable: str, name: str) -> Path:
-    """The folder that the environment variable names, else `name` beside the Snakefile above here, else here."""
-    if os.environ.get(variable):
-        return Path(os.environ[variable]).expanduser()
-    here = Path.cwd()
-    home = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
-    return Path(os.path.relpath(home)) / name
-
-
-def root() -> Path:
+def runs_folder() -> Path:
     """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile."""
     return place("OODLIB_RUNS", "runs")
 
@@ -71,13 +25,13 @@ class Run:
     """The folder of one run and the places in it.
 
     Args:
-        name: A name under `root()`, such as `digits`, or a path.
+        name: A name under `runs_folder()`, such as `digits`, or a path.
     """
 
     def __init__(self, name: str):
         self.name = name
         is_path = os.sep in name or name in (".", "..")
-        self.folder = Path(name).expanduser() if is_path else root() / name
+        self.folder = Path(name).expanduser() if is_path else runs_folder() / name
         self.denoiser = self.folder / "denoiser"
         self.outliers = self.folder / "outliers"
         self.detectors = self.folder / "detectors"
@@ -115,7 +69,7 @@ class Run:
         of another attempt. `finish` sets it.
         """
         mark = folder / "settings.json"
-        made = json.loads(mark.read_text()) if mark.is_file() else {"settings": None, "files": []}
+        made = read_json(mark) if mark.is_file() else {"settings": None, "files": []}
         is_whole = all((folder / file).is_file() for file in made["files"])
         if is_whole and made["settings"] == json.loads(json.dumps(settings)):
             print(
@@ -148,7 +102,7 @@ class Run:
         """Settings in which this run's detectors differ although a comparison wants them equal, by name."""
         values: dict[str, list] = {}
         for mark in sorted(self.detectors.glob("*/seed*/settings.json")):
-            made = json.loads(mark.read_text())["settings"]
+            made = read_json(mark)["settings"]
             made[f"images ({made['outliers']})"] = made.pop("images")
             for name in made.keys() - {"head", "outliers", "scale", "margin"}:
                 if made[name] not in values.setdefault(name, []):

@@ -15,9 +15,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from oodlib import checkpoints, training
-from oodlib.data import load
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
+from oodlib.datasets.loading import load
+from oodlib.detection import train as train_detector
+from oodlib.detection.detector import Detector
+from oodlib.diffusion import train as train_denoiser
+from oodlib.diffusion.denoiser import Denoiser
 
 os.fsync = lambda file: None  # guards against power cuts, not against kills, and can be slow
 STEPS = 10
@@ -27,7 +29,7 @@ IMAGES, LABELS, OUTLIERS = TRAIN.images[:48], TRAIN.labels[:48], 255 - TRAIN.ima
 
 def fit_denoiser(dropout=0.1, **options):
     model = Denoiser(TRAIN.class_names, (8, 8, 1), block_out_channels=(8, 8), dropout=dropout)
-    history = training.fit_denoiser(
+    history = train_denoiser.fit_denoiser(
         model, IMAGES, LABELS, steps=STEPS, batch_size=20, flip=True, checkpoint_every_s=0, **options
     )
     return model, history
@@ -35,7 +37,7 @@ def fit_denoiser(dropout=0.1, **options):
 
 def fit_detector(**options):
     model = Detector("resnet_small", "scaled_cosine", TRAIN.class_names, (8, 8, 1), [0.3], [0.37])
-    history = training.fit_detector(
+    history = train_detector.fit_detector(
         model,
         IMAGES,
         LABELS,

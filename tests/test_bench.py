@@ -162,4 +162,4 @@ def test_numbers_have_three_digits_at_most_after_the_first(value, text):
 def test_a_notebooks_first_imports_are_found_below_its_magics():
     lines = first_imports(REPOSITORY / "notebooks" / "01_train_ddpm.ipynb").splitlines()
     assert lines[0] == "from oodlib import presets"
-    assert "from oodlib.denoiser import Denoiser" in lines and "import numpy as np" in lines
+    assert "from oodlib.diffusion.denoiser import Denoiser" in lines and "import numpy as np" in lines

@@ -16,8 +16,9 @@ from torch.testing import assert_close
 
 from oodlib import checkpoints, training
 from oodlib.checkpoints import Checkpoints, read, with_tensors, write
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
+from oodlib.detection.detector import Detector
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.train import fit_denoiser
 from oodlib.errors import InputError
 
 LOOPS = pytest.mark.parametrize("train", [fit, fit_tiny], ids=["detector", "denoiser"])
@@ -216,7 +217,7 @@ def test_checkpoint_of_another_setting_is_not_resumed(train, name, value, tmp_pa
 )
 def test_checkpoint_of_another_start_is_not_resumed(name, images, denoiser, tmp_path, capsys):
     fit_tiny(checkpoints=tmp_path)
-    training.fit_denoiser(denoiser, images, LABELS, steps=5, batch_size=16, checkpoints=tmp_path)
+    fit_denoiser(denoiser, images, LABELS, steps=5, batch_size=16, checkpoints=tmp_path)
     assert f"written with other settings ({name}) and is not used" in capsys.readouterr().out
 
 

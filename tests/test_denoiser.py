@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from oodlib.denoiser import Denoiser
+from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
 
 NAMES = ("a", "b", "c")

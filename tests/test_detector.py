@@ -8,14 +8,14 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from oodlib.backbones import BACKBONES, make_backbone
-from oodlib.data import load
-from oodlib.detector import Detector
+from oodlib.datasets.loading import load
+from oodlib.detection.backbones import BACKBONES, make_backbone
+from oodlib.detection.detector import Detector
+from oodlib.detection.heads import HEADS
+from oodlib.detection.scores import KNN, Mahalanobis, energy, max_cosine, msp
 from oodlib.errors import InputError
-from oodlib.heads import HEADS
 from oodlib.images import fit_picture
 from oodlib.presets import SCORES
-from oodlib.scores import KNN, Mahalanobis, energy, max_cosine, msp
 
 TRAIN, VAL, TEST = (load("digits", split) for split in ("train", "val", "test"))
 GREY, RGB = (8, 8, 1), (8, 8, 3)

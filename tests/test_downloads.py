@@ -18,8 +18,8 @@ from urllib.error import HTTPError
 import pytest
 from conftest import can_unpack
 
-from oodlib import downloads
-from oodlib.downloads import Unavailable, fetch, https_only, unpacked
+from oodlib.datasets import downloads
+from oodlib.datasets.downloads import Unavailable, fetch, https_only, unpacked
 from oodlib.errors import InputError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -114,7 +114,7 @@ def test_a_file_that_is_there_is_not_asked_for(site, tmp_path):
 
 def test_a_file_in_a_folder_that_cannot_be_written_is_taken(site, tmp_path, monkeypatch):
     (tmp_path / "set.tar").write_bytes(CONTENT)
-    monkeypatch.setattr(downloads, "_alone", None)  # nothing may be locked there
+    monkeypatch.setattr(downloads, "lock", None)  # nothing may be locked there
     assert fetch(site.url, MD5, tmp_path, site.opener).read_bytes() == CONTENT
 
 
@@ -215,7 +215,7 @@ def test_a_process_killed_in_the_middle_leaves_a_part_that_is_gone_on_with(site,
     site.stops, part = [len(CONTENT) // 2], tmp_path / "set.tar.part"
     site.hold.clear()
     program = (
-        "import ssl, sys; from pathlib import Path; from oodlib.downloads import fetch, https_only; "
+        "import ssl, sys; from pathlib import Path; from oodlib.datasets.downloads import fetch, https_only; "
         "url, md5, folder, certificate = sys.argv[1:]; "
         "fetch(url, md5, Path(folder), https_only(ssl.create_default_context(cafile=certificate)))"
     )

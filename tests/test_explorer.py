@@ -21,14 +21,14 @@ import torch
 from matplotlib import _pylab_helpers
 from PIL import Image
 
-from oodlib import explorer as module
 from oodlib import presets, pretrained
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
+from oodlib.detection.detector import Detector
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
-from oodlib.explorer import Explorer, png, sheet
-from oodlib.mixup import sample
-from oodlib.rendering import BLEND_FRAMES, IMAGES, MAX_SEED, State
+from oodlib.explorer import widget as module
+from oodlib.explorer.renderer import BLEND_FRAMES, IMAGES, MAX_SEED, State
+from oodlib.explorer.widget import Explorer, png, sheet
 from oodlib.runs import Run
 
 pytestmark = [

@@ -9,8 +9,9 @@ from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss, SphereFaceL
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import entropy
 
+from oodlib.detection.heads import HEADS, AdaCosHead, make_head
+from oodlib.detection.losses import uniform_cross_entropy
 from oodlib.errors import InputError
-from oodlib.heads import HEADS, AdaCosHead, make_head, uniform_cross_entropy
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array_wrap__:DeprecationWarning"

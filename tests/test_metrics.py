@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from oodlib.detection.metrics import aupr, auroc, fpr_at_tpr, ood_metrics, resampled_auroc, threshold_at_tpr
 from oodlib.errors import InputError
-from oodlib.metrics import aupr, auroc, fpr_at_tpr, ood_metrics, resampled_auroc, threshold_at_tpr
 
 RANDOM = np.random.default_rng(0)
 CASES = {

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oodlib import plots
-from oodlib.metrics import auroc
+from oodlib.detection.metrics import auroc
+from oodlib.reports import plots
 
 
 def rendered(figure) -> bytes:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from oodlib.data import load
-from oodlib.pool import OutlierPool, joined
+from oodlib.datasets.loading import load
+from oodlib.outliers.pool import OutlierPool, joined
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
 WEIGHTS = np.eye(4, 3, dtype=np.float32)

@@ -11,8 +11,8 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from oodlib import data, predict
-from oodlib.detector import Detector
+from oodlib import datasets, predict
+from oodlib.detection.detector import Detector
 from oodlib.images import fit_picture, opened
 
 DETECTOR = REPOSITORY / "oodlib" / "weights" / "digits" / "detectors" / "arcface-none" / "seed0"
@@ -30,7 +30,7 @@ NAMES = [
 def folder(tmp_path_factory):
     """A picture of each kind, larger than the detector's 8 x 8, and three files that are none of its business."""
     folder = tmp_path_factory.mktemp("my pictures")
-    digits = data.load("digits").images[:5, ..., 0].repeat(4, 1).repeat(4, 2)
+    digits = datasets.load("digits").images[:5, ..., 0].repeat(4, 1).repeat(4, 2)
     (folder / "sub" / "deeper").mkdir(parents=True)
     Image.fromarray(digits[0].astype(np.uint16) * 257).save(folder / "16 bit.png")
     Image.fromarray(digits[1]).convert("RGBA").save(folder / "alpha.png")
@@ -76,7 +76,7 @@ def test_the_csv_says_what_the_detector_says(folder, expected, tmp_path, capsys)
 
 def test_digits_of_every_kind_of_file_are_known_and_noise_is_not(folder):
     table = predict.predict_folder(Detector.load(DETECTOR), folder)
-    labels = data.load("digits").labels[:5].astype(str)
+    labels = datasets.load("digits").labels[:5].astype(str)
     assert table["verdict"].tolist() == ["ID"] * 5 + ["OOD"]
     assert table["class"].tolist()[:5] == labels.tolist()
 

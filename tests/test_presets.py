@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from oodlib import backbones, heads, mixup, precision, presets
+from oodlib import device, presets
+from oodlib.detection import backbones, heads
+from oodlib.diffusion import labels, sample
 from oodlib.errors import InputError
 
 PARAMETER_CELL = 'preset = "digits"  # which\nhead = None\nseeds = None'
@@ -23,7 +25,7 @@ def test_none_takes_the_presets_value_and_a_value_replaces_it():
 
 @pytest.mark.parametrize("native", ["fp32", "bf16"])
 def test_cifar10_is_computed_in_what_the_device_is_fast_at(native, monkeypatch):
-    monkeypatch.setattr(precision, "native", lambda device: native)
+    monkeypatch.setattr(device, "native_precision", lambda device: native)
     assert presets.settings(preset="cifar10").precision == native
     assert presets.settings(preset="cifar10", precision="fp32").precision == "fp32"
     assert presets.settings(preset="digits").precision == "fp32"
@@ -144,8 +146,8 @@ def test_choices_agree_with_the_modules_that_they_name():
     assert tuple(heads.HEADS) == presets.HEADS
     assert all(head.default_score == presets.OWN_SCORE[name] for name, head in heads.HEADS.items())
     for name, known in [
-        ("mix", mixup.MIX_MODES),
-        ("scheduler", mixup.SCHEDULERS),
+        ("mix", labels.MIX_MODES),
+        ("scheduler", sample.SCHEDULERS),
         ("backbone", backbones.BACKBONES),
     ]:
         with pytest.raises(InputError) as error:

@@ -15,14 +15,16 @@ import torch
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 
-from oodlib import data, presets, pretrained
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
+from oodlib import datasets, presets, pretrained
+from oodlib.datasets.loading import ID_TEST
+from oodlib.detection.detector import Detector
+from oodlib.detection.metrics import auroc, threshold_at_tpr
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
-from oodlib.evaluation import ID_TEST, score_table
-from oodlib.metrics import auroc, threshold_at_tpr
-from oodlib.mixup import sample
-from oodlib.runs import Run, fingerprint
+from oodlib.files import fingerprint
+from oodlib.reports.tables import score_table
+from oodlib.runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
@@ -42,12 +44,12 @@ def copied(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def splits():
-    return {split: data.load("digits", split) for split in data.SPLITS}
+    return {split: datasets.load("digits", split) for split in datasets.SPLITS}
 
 
 @pytest.fixture(scope="module")
 def sets(splits):
-    return {ID_TEST: splits["test"].images, **data.load_ood(presets.settings().ood_sets)}
+    return {ID_TEST: splits["test"].images, **datasets.load_ood(presets.settings().ood_sets)}
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +218,7 @@ def made_with(notebook, **given):
     """What the notebook's own code compares a finished step by, from the present settings."""
     namespace = {
         "settings": presets.settings(preset="digits", **given),
-        "data": data,
+        "datasets": datasets,
         "fingerprint": fingerprint,
         "ID_TEST": ID_TEST,
         "np": np,

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from oodlib.errors import InputError
-from oodlib.runs import Run, atomic, fingerprint, root, write_csv, write_json
+from oodlib.files import atomic, fingerprint, write_csv, write_json
+from oodlib.runs import Run, runs_folder
 
 SETTINGS = {"steps": 3, "learning_rate": 1e-3, "image_shape": (8, 8, 1), "outliers": None}
 
@@ -89,7 +90,7 @@ def test_write_csv_keeps_nine_digits(tmp_path):
 
 def test_root_is_the_environments(tmp_path, monkeypatch):
     monkeypatch.setenv("OODLIB_RUNS", str(tmp_path / "elsewhere"))
-    assert root() == tmp_path / "elsewhere"
+    assert runs_folder() == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize("sub_folder", [".", "notebooks", "notebooks/old"])
@@ -98,19 +99,19 @@ def test_root_is_runs_beside_the_snakefile_above(tmp_path, monkeypatch, sub_fold
     (tmp_path / "Snakefile").touch()
     monkeypatch.delenv("OODLIB_RUNS", raising=False)
     monkeypatch.chdir(tmp_path / sub_folder)
-    assert root().resolve() == (tmp_path / "runs").resolve()
+    assert runs_folder().resolve() == (tmp_path / "runs").resolve()
 
 
 def test_root_without_a_snakefile_is_runs_right_here(tmp_path, monkeypatch):
     monkeypatch.delenv("OODLIB_RUNS", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert root() == Path("runs")
+    assert runs_folder() == Path("runs")
 
 
 def test_an_empty_environment_variable_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setenv("OODLIB_RUNS", "")
     monkeypatch.chdir(tmp_path)
-    assert root() == Path("runs")
+    assert runs_folder() == Path("runs")
 
 
 def test_run_of_a_name_lies_under_the_root(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from pytorch_ood import detector as pytorch_ood
 from scipy.spatial.distance import mahalanobis
 from scipy.special import log_softmax, logsumexp, softmax
 
+from oodlib.detection.scores import KNN, Mahalanobis, energy, max_cosine, msp
 from oodlib.presets import SCORES
-from oodlib.scores import KNN, Mahalanobis, energy, max_cosine, msp
 
 
 def normal(*shape, seed=0, scale=1.0):

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oodlib import study
-from oodlib.data import ID_TEST
+from oodlib.datasets.loading import ID_TEST
+from oodlib.detection.metrics import auroc
 from oodlib.errors import InputError
-from oodlib.metrics import auroc
+from oodlib.files import write_csv, write_json
 from oodlib.presets import OUTLIERS
-from oodlib.runs import Run, write_csv, write_json
+from oodlib.reports import study
+from oodlib.runs import Run
 
 
 def detector(shift, seed, correct=1.0):

@@ -7,17 +7,22 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from oodlib import training
-from oodlib.data import load
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
+from oodlib.datasets.loading import load
+from oodlib.detection import train
+from oodlib.detection.augment import augment
+from oodlib.detection.detector import Detector
+from oodlib.detection.heads import HEADS
+from oodlib.detection.losses import uniform_cross_entropy
+from oodlib.detection.train import fit_detector
+from oodlib.detection.vos import VirtualOutliers
+from oodlib.diffusion import train as diffusion_train
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.train import ema_weight, fit_denoiser
 from oodlib.errors import InputError
-from oodlib.heads import HEADS, uniform_cross_entropy
 from oodlib.presets import PRESETS
 from oodlib.presets import settings as presets_settings
 from oodlib.seeds import generator
-from oodlib.training import Progress, augment, batches, ema_weight, fit_denoiser, fit_detector
-from oodlib.virtual import VirtualOutliers
+from oodlib.training import Progress, batches
 
 TRAIN = load("digits", "train")
 IMAGES, LABELS = TRAIN.images[:48], TRAIN.labels[:48]
@@ -208,7 +213,7 @@ def test_targets_pull_outliers_towards_their_class():
 def test_virtual_outliers_change_the_detector_once_their_memory_is_full(monkeypatch):
     plain, empty = fit()[0], fit(virtual_outliers=True)[0]
     assert same_weights(empty, plain)  # 48 images do not fill it
-    monkeypatch.setattr(training, "VirtualOutliers", lambda classes: VirtualOutliers(classes, memory=40))
+    monkeypatch.setattr(train, "VirtualOutliers", lambda classes: VirtualOutliers(classes, memory=40))
     full = [fit(virtual_outliers=True, epochs=4)[0] for _ in range(2)]
     assert same_weights(*full) and not same_weights(full[0], fit(epochs=4)[0])
 
@@ -529,7 +534,7 @@ def test_compiled_denoiser_is_the_same(monkeypatch):
 
 
 def test_batch_that_processes_cannot_share_is_refused_on_one_line(monkeypatch):
-    monkeypatch.setattr(training, "launched", lambda device: (0, 3))
+    monkeypatch.setattr(diffusion_train, "launched", lambda device: (0, 3))
     with pytest.raises(InputError, match=r"^batch_size 16 is shared by 3 processes; choose a multiple of 3$"):
         fit_tiny()
 

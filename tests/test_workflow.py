@@ -8,12 +8,13 @@ import pandas as pd
 from conftest import SMOKE, Workflow
 from PIL import Image
 
-from oodlib import data, metrics
-from oodlib.denoiser import Denoiser
-from oodlib.detector import Detector
-from oodlib.evaluation import COLUMNS
+from oodlib import datasets
+from oodlib.detection import metrics
+from oodlib.detection.detector import Detector
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.explorer.renderer import find_detectors
 from oodlib.presets import OUTLIERS, PRESETS
-from oodlib.rendering import find_detectors
+from oodlib.reports.tables import COLUMNS
 from oodlib.runs import Run
 
 
@@ -63,7 +64,7 @@ def test_everything_lies_where_the_readme_says(workflow):
 def test_what_was_trained_can_be_loaded_and_used(workflow):
     denoiser = Denoiser.load(workflow.run / "denoiser")
     detector = Detector.load(workflow.run / "detectors" / "arcface-label_mixup" / "seed0")
-    images = data.load("digits", "test").images[:5]
+    images = datasets.load("digits", "test").images[:5]
     saved = pd.read_csv(workflow.run / "detectors" / "arcface-label_mixup" / "seed0" / "scores.csv")
     assert denoiser.class_names == detector.class_names == tuple("01234567")
     assert np.allclose(detector.score(images), saved.query("set == 'id_test'")["cosine"][:5], atol=1e-5)

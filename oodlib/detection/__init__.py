@@ -1,0 +1,1 @@
+"""Detectors: heads, backbones, scores, training, metrics."""

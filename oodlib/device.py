@@ -1,0 +1,28 @@
+"""How a network computes on its device: in which precision, and how many images at a time."""
+
+import torch
+
+from oodlib.errors import choice
+
+
+def native_precision(device: torch.device) -> str:
+    """`bf16` where the device computes in bfloat16, else `fp32`, which is faster than to emulate it."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    can = torch.cpu.get_capabilities()
+    return "bf16" if any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The autocast context of a precision, `fp32` or `bf16`."""
+    choice("precision", precision, ("fp32", "bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def images_at_once(image_shape: tuple[int, int, int], device: torch.device, most: int = 512) -> int:
+    """How many images to pass through a network at a time, at most `most`.
+
+    On the CPU larger batches are slower: memory of over 32 MiB is given back and asked for anew at each layer.
+    """
+    height, width, _ = image_shape
+    return most if device.type == "cuda" else min(most, max(1, 2**16 // (height * width)))

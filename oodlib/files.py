@@ -1,0 +1,74 @@
+"""Files that are never half-written, hashes of arrays, and where folders lie."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+
+if TYPE_CHECKING:  # it takes 0.2 s to import
+    import pandas as pd
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to it when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def lock(path: Path) -> FileLock:
+    """A lock beside `path`, to be held in a `with` block by one process at a time; freed when its owner ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write `values` as JSON, atomically."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV, atomically, with nine significant digits."""
+    with atomic(path) as part:
+        table.to_csv(part, index=False, float_format="%.9g")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """A short hash of arrays: what a step compares its input by."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def place(variable: str, name: str) -> Path:
+    """The folder that the environment variable names, else `name` beside the Snakefile above here, else here."""
+    if os.environ.get(variable):
+        return Path(os.environ[variable]).expanduser()
+    here = Path.cwd()
+    home = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
+    return Path(os.path.relpath(home)) / name

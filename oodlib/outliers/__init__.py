@@ -1,0 +1,1 @@
+"""Outliers to train on: their sources, the committee that judges them, and the pool."""

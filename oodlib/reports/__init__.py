@@ -1,0 +1,1 @@
+"""Tables and figures; they know no model."""

@@ -1,0 +1,34 @@
+"""In which precision to compute: bf16 where the device has arithmetic for it."""
+
+import pytest
+import torch
+
+from oodlib import device
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+        ({"avx512_f": True, "avx512_bf16": False}, "fp32"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"neon": True, "bf16": True}, "bf16"),
+        ({"neon": True, "bf16": False}, "fp32"),
+    ],
+)
+def test_a_processor_computes_in_bf16_only_where_it_has_instructions_for_it(
+    capabilities, expected, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert device.native_precision(CPU) == expected
+
+
+@pytest.mark.parametrize(("generation", "expected"), [(7, "fp32"), (8, "bf16")])
+def test_a_gpu_that_emulates_bf16_computes_in_fp32(generation, expected, monkeypatch):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or generation >= 8
+    )
+    assert device.native_precision(GPU) == expected

@@ -1,0 +1,716 @@
+"""What the explorer shows for a state, without the explorer."""
+
+import dataclasses
+import json
+import math
+import random
+import shutil
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from oodlib import presets, pretrained
+from oodlib.datasets.loading import ID_TEST
+from oodlib.detection.detector import Detector
+from oodlib.diffusion import sample as sample_module
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.labels import MIX_MODES, label_weights, pair_weights
+from oodlib.diffusion.sample import SCHEDULERS, sample
+from oodlib.errors import InputError
+from oodlib.explorer.renderer import (
+    BLEND_FRAMES,
+    IMAGES,
+    MIXTURES_PER_PAIR,
+    Drawing,
+    Renderer,
+    State,
+    Superseded,
+    find_detectors,
+)
+from oodlib.runs import Run
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning"),  # from inside diffusers
+]
+
+NAMES = ("a", "b", "c")
+RUN = pretrained.shipped("digits")
+DIGITS = tuple("01234567")
+DETECTOR = "arcface, seed 0"
+FOLDERS = {outliers: RUN.detector("arcface", outliers, 0) for outliers in ("none", "distant_mixup")}
+
+
+def state(**given):
+    return State(**{"class_names": NAMES, "weights": (1.0, 0.0, 0.0), **given})
+
+
+def digits(*classes, **given):
+    """A state of the shipped models with weight 1 on these classes."""
+    weights = tuple(float(c in classes) for c in range(8))
+    return State(**{"class_names": DIGITS, "weights": weights, "detector": DETECTOR, **given})
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return Denoiser.load(RUN.denoiser)
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    return {outliers: Detector.load(folder) for outliers, folder in FOLDERS.items()}
+
+
+@pytest.fixture(scope="module")
+def renderer(denoiser):
+    return Renderer(denoiser, find_detectors(RUN, "distant_mixup"))
+
+
+@pytest.fixture(scope="module")
+def drawing(renderer) -> Drawing:
+    return renderer.draw(digits(3, 5))
+
+
+@pytest.fixture(scope="module")
+def blend(renderer) -> Drawing:
+    return renderer.blend(digits(3, blend=(1, 6)))
+
+
+@pytest.fixture(scope="module")
+def pairs(renderer):
+    return renderer.pair_matrix(digits(seed=5, num_inference_steps=3))
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the shipped run, to be damaged."""
+    return Run(str(shutil.copytree(RUN.folder, tmp_path / "run")))
+
+
+# States that are refused.
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, True, "1", None, [1], 1.01, -0.01, 10**400],
+    ids=lambda value: str(value)[:6],
+)
+def test_a_weight_that_is_no_number_from_0_to_1_is_refused(value):
+    with pytest.raises(InputError, match=r"^weights\[1\] = .*, expected a float from 0 to 1$"):
+        state(weights=(1.0, value, 0.0))
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 0.0), (1.0, 0.0, 0.0, 0.0)])
+def test_another_number_of_weights_than_of_classes_is_refused(weights):
+    with pytest.raises(InputError, match=rf"^{len(weights)} weights for 3 classes; give one for each$"):
+        state(weights=weights)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("mix", "mask"),
+        ("mix", None),
+        ("scheduler", "euler"),
+        ("scheduler", ["unipc"]),
+        ("seed", -1),
+        ("seed", True),
+        ("seed", 1.0),
+        ("seed", None),
+        ("seed", 2**31 + 1),
+        ("guidance_scale", 20.1),
+        ("guidance_scale", math.nan),
+        ("guidance_scale", math.inf),
+        pytest.param("guidance_scale", 10**400, id="guidance_scale-1000..."),
+        ("guidance_scale", "2"),
+        ("guidance_scale", True),
+        ("guidance_scale", None),
+        ("num_inference_steps", 0),
+        ("num_inference_steps", 1001),
+        ("num_inference_steps", 8.0),
+        ("num_inference_steps", None),
+        ("lock_noise", 1),
+        ("lock_noise", None),
+        ("lock_noise", "false"),
+        ("detector", 3),
+        ("detector", ["arcface, seed 0"]),
+        ("frame", -1),
+        ("frame", BLEND_FRAMES),
+        ("frame", 1.0),
+        ("frame", True),
+        ("frame", None),
+        ("step", -1),
+        ("step", 9),
+        ("step", math.nan),
+    ],
+)
+def test_a_value_of_another_type_or_out_of_range_is_refused_by_its_name(name, value):
+    with pytest.raises(InputError, match=f"^{name} "):
+        state(**{name: value})
+
+
+@pytest.mark.parametrize("value", [3, -1, 1.0, True, "1", None])
+def test_a_blend_with_no_such_class_is_refused(value):
+    with pytest.raises(InputError, match=r"^blend\[1\] = "):
+        state(blend=(0, value))
+
+
+@pytest.mark.parametrize("blend", [(1, 1), (), (0,), (0, 1, 2)])
+def test_a_blend_of_other_than_two_distinct_classes_is_refused(blend):
+    with pytest.raises(InputError, match="expected two distinct classes"):
+        state(blend=blend)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"weights": (0, 1, 1)},
+        {"seed": 2**31},
+        {"guidance_scale": 0},
+        {"guidance_scale": 20},
+        {"num_inference_steps": 1000, "step": 1000},
+        {"frame": BLEND_FRAMES - 1},
+        {"blend": (2, 0)},
+    ],
+)
+def test_the_ends_of_every_range_are_accepted(given):
+    assert dataclasses.asdict(state(**given)).items() >= given.items()
+
+
+# JSON.
+
+
+def test_json_round_trip_is_exact():
+    given = state(
+        weights=(0.1 + 0.2, 1 / 3, 5e-324),
+        mix="slerp",
+        seed=123456789,
+        lock_noise=False,
+        guidance_scale=0.1 + 0.7,
+        num_inference_steps=21,
+        scheduler="dpmsolver++",
+        detector="ärcface, seed 0",
+        blend=(2, 0),
+        frame=9,
+        step=20,
+    )
+    assert State.from_json(given.to_json(), NAMES) == given
+
+
+def test_json_round_trip_of_a_thousand_random_weights_is_exact():
+    draw = random.Random(0)
+    names = tuple(map(str, range(1000)))
+    given = State(names, tuple(draw.random() for _ in names))
+    assert State.from_json(given.to_json(), names) == given
+
+
+def test_json_round_trip_without_a_detector():
+    assert State.from_json(state(detector=None).to_json(), NAMES).detector is None
+
+
+def edited(**values):
+    return json.dumps({**json.loads(state().to_json()), **values})
+
+
+@pytest.mark.parametrize("text", ["", "{", "weights", state().to_json()[:-1], "9" * 5000])
+def test_what_is_not_json_is_refused(text):
+    with pytest.raises(InputError, match=r"^this state is not JSON"):
+        State.from_json(text, NAMES)
+
+
+@pytest.mark.parametrize("text", ["3", "null", "[]", '"state"', "{}"])
+def test_json_of_something_else_is_refused(text):
+    with pytest.raises(
+        InputError, match=r"^this state is not the explorer's; it needs exactly class_names, wei"
+    ):
+        State.from_json(text, NAMES)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(State)])
+def test_a_missing_key_is_refused(name):
+    values = json.loads(state().to_json())
+    del values[name]
+    with pytest.raises(InputError, match=f"it needs exactly .*{name}"):
+        State.from_json(json.dumps(values), NAMES)
+
+
+def test_a_key_too_many_is_refused():
+    with pytest.raises(InputError, match="it needs exactly"):
+        State.from_json(edited(colour="red"), NAMES)
+
+
+def test_a_state_for_other_classes_is_refused():
+    with pytest.raises(
+        InputError, match=r"is for classes \['a', 'b', 'c'\], but the denoiser draws \['a', 'x'"
+    ):
+        State.from_json(state().to_json(), ("a", "x", "c"))
+
+
+@pytest.mark.parametrize("name", ["weights", "blend"])
+@pytest.mark.parametrize("value", ["010", None, 3, {"0": 1}])
+def test_what_must_be_a_list_is_refused_otherwise(name, value):
+    with pytest.raises(InputError, match=f"^{name} = .*, expected a list$"):
+        State.from_json(edited(**{name: value}), NAMES)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, True, None, "0.5", 2])
+def test_a_weight_in_json_that_is_none_is_refused(value):
+    with pytest.raises(InputError, match=r"^weights\[0\] = "):
+        State.from_json(edited(weights=[value, 0.0, 0.0]), NAMES)
+
+
+@pytest.mark.parametrize(
+    "name", ["seed", "mix", "guidance_scale", "num_inference_steps", "scheduler", "frame"]
+)
+@pytest.mark.parametrize("value", [True, None, {}])
+def test_a_value_in_json_of_another_type_is_refused(name, value):
+    with pytest.raises(InputError, match=f"^{name} "):
+        State.from_json(edited(**{name: value}), NAMES)
+
+
+# Drawing.
+
+
+def test_eight_images_are_drawn(drawing):
+    assert (drawing.images.dtype, drawing.images.shape) == (np.uint8, (IMAGES, 8, 8, 1))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_pure_class_is_the_plain_sampler_bit_for_bit(renderer, denoiser, scheduler):
+    expected = sample(denoiser, torch.eye(8)[[4] * IMAGES], scheduler=scheduler, seed=2)
+    assert np.array_equal(renderer.draw(digits(4, seed=2, scheduler=scheduler)).images, expected)
+
+
+@pytest.mark.parametrize("mix", MIX_MODES)
+def test_a_mixture_is_the_plain_sampler_bit_for_bit(renderer, denoiser, mix):
+    weights = (0.3, 0.0, 1.0, 0.0, 0.0, 0.7, 0.0, 0.0)
+    expected = sample(denoiser, label_weights(torch.tensor([weights] * IMAGES), mix))
+    assert np.array_equal(renderer.draw(digits(weights=weights, mix=mix)).images, expected)
+
+
+@pytest.mark.parametrize("mix", MIX_MODES)
+def test_zero_weights_draw_the_unconditional_sample(renderer, denoiser, mix):
+    expected = sample(denoiser, torch.zeros(IMAGES, 8))
+    assert np.array_equal(renderer.draw(digits(mix=mix)).images, expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"seed": 1},
+        {"guidance_scale": 3.0},
+        {"num_inference_steps": 5},
+        {"scheduler": "ddim"},
+        {"mix": "convex"},
+        {"weights": (0.0,) * 3 + (0.5,) + (0.0,) + (1.0,) + (0.0,) * 2},
+    ],
+)
+def test_everything_that_a_state_says_of_sampling_changes_the_images(renderer, drawing, given):
+    assert not np.array_equal(renderer.draw(digits(3, 5, **given)).images, drawing.images)
+
+
+def test_the_eight_images_differ_by_their_noise(drawing):
+    assert len({image.tobytes() for image in drawing.images}) == IMAGES
+
+
+def test_steps_go_from_noise_to_the_images(drawing):
+    assert drawing.steps.shape == (9, IMAGES, 8, 8, 1)
+    assert np.array_equal(drawing.steps[-1], drawing.images)
+
+
+def test_what_is_drawn_in_several_batches_is_put_together_in_order(renderer, drawing, monkeypatch):
+    monkeypatch.setattr(sample_module, "images_at_once", lambda *_, **__: 3)
+    parts = renderer.draw(digits(3, 5))
+    assert parts.steps.shape == drawing.steps.shape
+    assert np.abs(parts.steps.astype(int) - drawing.steps.astype(int)).max() <= 1
+    assert np.array_equal(parts.steps[-1], parts.images)
+
+
+def test_the_first_step_is_the_noise_alone(renderer, drawing):
+    assert np.array_equal(drawing.steps[0], renderer.draw(digits(0)).steps[0])
+
+
+def test_fewer_steps_may_be_asked_for(renderer):
+    drawing = renderer.draw(digits(3), 4)
+    assert len(drawing.steps) == 5
+    assert np.array_equal(drawing.images, renderer.draw(digits(3, num_inference_steps=4)).images)
+
+
+def test_the_same_state_gives_the_same_drawing(renderer, drawing):
+    again = renderer.draw(digits(3, 5))
+    assert np.array_equal(again.images, drawing.images)
+    assert np.array_equal(again.verdicts["none"].scores, drawing.verdicts["none"].scores)
+
+
+def test_two_threads_draw_the_same_images_as_one(renderer, drawing):
+    found = {}
+
+    def draw(name, chosen):
+        found[name] = [renderer.draw(chosen).images for _ in range(3)]
+
+    threads = [threading.Thread(target=draw, args=[i, digits(*c)]) for i, c in enumerate([(3, 5), (1,)])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = renderer.draw(digits(1)).images
+    assert all(np.array_equal(images, drawing.images) for images in found[0])
+    assert all(np.array_equal(images, alone) for images in found[1])
+
+
+def test_a_superseded_drawing_is_given_up_between_two_steps(renderer):
+    asked = []
+
+    def is_superseded():
+        asked.append(True)
+        return len(asked) == 3
+
+    with pytest.raises(Superseded):
+        renderer.draw(digits(3), is_superseded=is_superseded)
+    assert len(asked) == 3
+
+
+def is_free(lock):
+    """Whether another thread could draw."""
+    found = []
+
+    def take():
+        found.append(lock.acquire(blocking=False))
+        if found[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_the_lock_is_held_while_drawing(renderer):
+    free = []
+    renderer.draw(digits(3), 1, is_superseded=lambda: free.append(is_free(renderer.lock)))
+    assert free == [False, False]
+
+
+def test_the_lock_is_free_after_a_drawing(renderer):
+    renderer.draw(digits(3), 1)
+    assert is_free(renderer.lock)
+
+
+def test_the_lock_is_free_after_a_superseded_drawing(renderer):
+    with pytest.raises(Superseded):
+        renderer.draw(digits(3), is_superseded=lambda: True)
+    assert is_free(renderer.lock)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_within(renderer, state):
+    """How many threads torch has while a drawing is made."""
+    seen = []
+    renderer.draw(state, is_superseded=lambda: seen.append(torch.get_num_threads()))
+    return set(seen)
+
+
+def test_small_images_are_drawn_on_one_thread(renderer, three_threads):
+    assert threads_within(renderer, digits(3)) == {1}
+
+
+def test_large_images_are_drawn_on_all_threads(three_threads):
+    large = Renderer(Denoiser(NAMES, (32, 32, 1), block_out_channels=(8, 16)), {})
+    assert threads_within(large, state(num_inference_steps=1)) == {3}
+
+
+def test_the_number_of_threads_is_restored(renderer, three_threads):
+    renderer.draw(digits(3))
+    assert torch.get_num_threads() == 3
+
+
+def test_the_number_of_threads_is_restored_after_an_error(renderer, three_threads):
+    with pytest.raises(Superseded):
+        renderer.draw(digits(3), is_superseded=lambda: True)
+    assert torch.get_num_threads() == 3
+
+
+def test_drawing_leaves_the_global_random_states(renderer):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    renderer.draw(digits(3, scheduler="ddpm"))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+def test_drawing_does_not_depend_on_the_global_random_state(renderer):
+    drawn = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        drawn.append(renderer.draw(digits(3, scheduler="ddpm")).images)
+    assert np.array_equal(*drawn)
+
+
+# Python that draws the same.
+
+
+def run_code(code):
+    namespace = {}
+    exec(code, namespace)
+    return namespace["images"]
+
+
+CODED = digits(
+    weights=(0.1 + 0.2, 0.0, 0.0, 1.0, 0.0, 1 / 3, 0.0, 0.0),
+    mix="slerp",
+    seed=9,
+    guidance_scale=2.5,
+    num_inference_steps=6,
+    scheduler="dpmsolver++",
+)
+
+
+def test_the_code_draws_the_same_images_with_what_ships(renderer):
+    images = run_code(CODED.code('pretrained.shipped("digits").denoiser'))
+    assert np.array_equal(images, renderer.draw(CODED).images)
+
+
+def test_the_code_draws_the_same_images_with_a_runs_folder(renderer, copied):
+    images = run_code(CODED.code(repr(str(copied.denoiser))))
+    assert np.array_equal(images, renderer.draw(CODED).images)
+
+
+@pytest.mark.parametrize("mix", MIX_MODES)
+def test_the_code_draws_the_same_images_for_whole_numbers(renderer, mix):
+    chosen = digits(weights=(1, 0, 0, 1, 0, 0, 0, 0), mix=mix, num_inference_steps=2)
+    images = run_code(chosen.code('pretrained.shipped("digits").denoiser'))
+    assert np.array_equal(images, renderer.draw(chosen).images)
+
+
+# Detectors in a run.
+
+
+def make_detectors(folder, *names):
+    for name in names:
+        (folder / "detectors" / name).mkdir(parents=True)
+        for file in ("detector.json", "settings.json"):
+            (folder / "detectors" / name / file).touch()
+    return find_detectors(Run(str(folder)), "distant_mixup")
+
+
+def test_detectors_are_found_in_the_order_of_heads_and_seeds(tmp_path):
+    folders = [f"{head}-none/seed{seed}" for head in reversed(presets.HEADS) for seed in (10, 2, 0)]
+    assert list(make_detectors(tmp_path, *folders)) == [
+        f"{head.replace('_', ' ')}, seed {seed}" for head in presets.HEADS for seed in (0, 2, 10)
+    ]
+
+
+def test_a_detector_has_the_kinds_that_were_trained_none_first(tmp_path):
+    found = make_detectors(
+        tmp_path, "arcface-distant_mixup/seed0", "arcface-none/seed0", "scaled_cosine-distant_mixup/seed1"
+    )
+    folder = tmp_path / "detectors"
+    assert [(name, list(kinds.items())) for name, kinds in found.items()] == [
+        ("scaled cosine, seed 1", [("distant_mixup", folder / "scaled_cosine-distant_mixup" / "seed1")]),
+        (
+            "arcface, seed 0",
+            [
+                ("none", folder / "arcface-none" / "seed0"),
+                ("distant_mixup", folder / "arcface-distant_mixup" / "seed0"),
+            ],
+        ),
+    ]
+
+
+def test_detectors_of_another_kind_are_passed_over(tmp_path):
+    found = make_detectors(tmp_path, "arcface-none/seed0", "arcface-real/seed0", "softmax-real/seed0")
+    assert {name: list(kinds) for name, kinds in found.items()} == {"arcface, seed 0": ["none"]}
+
+
+def test_a_folder_that_is_no_detectors_is_passed_over(tmp_path):
+    assert list(make_detectors(tmp_path, "arcface-none/seed0", "arcface-none-old/seed0")) == [DETECTOR]
+
+
+def test_a_detector_that_is_being_trained_is_passed_over(tmp_path):
+    make_detectors(tmp_path, "arcface-none/seed0", "arcface-none/seed1")
+    (tmp_path / "detectors" / "arcface-none" / "seed1" / "settings.json").unlink()
+    assert list(find_detectors(Run(str(tmp_path)), "distant_mixup")) == [DETECTOR]
+
+
+def test_a_run_without_detectors_has_none(tmp_path):
+    assert find_detectors(Run(str(tmp_path)), "distant_mixup") == {}
+
+
+def test_the_shipped_detectors_are_found():
+    assert find_detectors(RUN, "distant_mixup") == {DETECTOR: FOLDERS}
+
+
+def test_a_state_without_a_detector_has_no_verdicts(renderer):
+    assert renderer.draw(digits(3, detector=None)).verdicts == {}
+
+
+@pytest.mark.parametrize("ask", [Renderer.draw, Renderer.blend, Renderer.pair_matrix])
+def test_an_unknown_detector_is_refused_with_those_that_there_are(renderer, ask):
+    with pytest.raises(InputError, match=r"^detector 'x' is not in this run; there are: arcface, seed 0$"):
+        ask(renderer, digits(3, detector="x"))
+
+
+def test_without_any_detector_the_notebook_is_named(denoiser):
+    with pytest.raises(InputError, match=r"there are: none; train one with notebook 03_train_detector$"):
+        Renderer(denoiser, {}).draw(digits(3))
+
+
+@pytest.mark.parametrize(
+    "what, value, told",
+    [
+        ("class_names", list("abcdefgh"), r"class_names \['a', .* the denoiser has \['0', '1'"),
+        ("class_names", list("10234567"), r"class_names \['1', .* the denoiser has \['0', '1'"),
+        ("image_shape", [16, 16, 1], r"image_shape \[16, 16, 1\], the denoiser has \[8, 8, 1\]"),
+    ],
+)
+@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+def test_a_detector_for_something_else_is_refused(denoiser, copied, kind, what, value, told):
+    config = copied.detector("arcface", kind, 0) / "detector.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), what: value}))
+    with pytest.raises(
+        InputError, match=rf"^detector 'arcface, seed 0' \({kind}\) has {told}.*; choose another$"
+    ):
+        Renderer(denoiser, find_detectors(copied, "distant_mixup")).draw(digits(3))
+
+
+@pytest.mark.parametrize("name", ["detector.safetensors", "detector.json"])
+def test_a_detector_whose_files_were_deleted_is_refused(denoiser, copied, name):
+    found = find_detectors(copied, "distant_mixup")
+    (found[DETECTOR]["none"] / name).unlink()
+    with pytest.raises(InputError, match=rf"holds no {name}; train one with notebook 03_train_detector$"):
+        Renderer(denoiser, found).draw(digits(3))
+
+
+def test_a_detector_whose_scores_were_deleted_is_refused(denoiser, copied):
+    found = find_detectors(copied, "distant_mixup")
+    (found[DETECTOR]["none"] / "scores.csv").unlink()
+    with pytest.raises(InputError, match=r"scores.csv .*03_train_detector"):
+        Renderer(denoiser, found).test_scores(DETECTOR)
+
+
+def test_a_renderer_draws_on_after_a_detector_was_refused(denoiser, copied):
+    broken = Renderer(denoiser, find_detectors(copied, "distant_mixup"))
+    (copied.detector("arcface", "none", 0) / "detector.safetensors").unlink()
+    with pytest.raises(InputError):
+        broken.draw(digits(3))
+    assert broken.draw(digits(3, detector=None)).images.shape == (IMAGES, 8, 8, 1)
+
+
+def test_a_detector_is_read_once(denoiser, copied):
+    once = Renderer(denoiser, find_detectors(copied, "distant_mixup"))
+    first = once.draw(digits(3))
+    shutil.rmtree(copied.detectors)
+    assert np.array_equal(once.draw(digits(3)).verdicts["none"].scores, first.verdicts["none"].scores)
+
+
+# Verdicts.
+
+
+@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+def test_a_verdict_is_the_detectors_prediction(drawing, detectors, kind):
+    prediction, verdict = detectors[kind].predict(drawing.images), drawing.verdicts[kind]
+    assert np.abs(verdict.scores - prediction.scores).max() < 1e-5
+    assert verdict.is_ood.tolist() == prediction.is_ood.tolist()
+    assert verdict.top[:, 0].tolist() == prediction.classes.tolist()
+    assert verdict.threshold == detectors[kind].thresholds["cosine"]
+
+
+def test_some_of_the_drawn_images_are_ood_and_some_are_not(drawing):
+    assert 0 < drawing.verdicts["distant_mixup"].is_ood.sum() < IMAGES  # else the test before says little
+
+
+@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+def test_the_top_three_classes_are_the_most_probable_in_order(drawing, detectors, kind):
+    probabilities = detectors[kind].classify(drawing.images)[0]
+    verdict = drawing.verdicts[kind]
+    assert np.abs(verdict.probabilities - -np.sort(-probabilities, axis=1)[:, :3]).max() < 1e-4
+    named = np.take_along_axis(probabilities, verdict.top, axis=1)
+    assert np.abs(verdict.probabilities - named).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+def test_test_scores_are_those_stored_beside_the_detector(renderer, detectors, kind):
+    id_scores, ood_scores, threshold = renderer.test_scores(DETECTOR)[kind]
+    table = pd.read_csv(FOLDERS[kind] / "scores.csv")
+    assert id_scores.tolist() == table["cosine"][table["set"] == ID_TEST].tolist()
+    assert ood_scores.tolist() == table["cosine"][table["set"] != ID_TEST].tolist()
+    assert threshold == detectors[kind].thresholds["cosine"]
+
+
+# The blend line.
+
+
+def test_a_blend_has_eleven_frames(blend):
+    assert blend.images.shape == (11, 8, 8, 1)
+
+
+def test_a_blend_ends_at_the_pure_classes(blend, denoiser):
+    pure = sample(denoiser, torch.eye(8)[[1, 6]], noise_index=[0, 0])
+    assert np.abs(blend.images[[0, -1]].astype(int) - pure).max() <= 1
+
+
+def test_all_frames_of_a_blend_start_from_the_first_images_noise(blend, renderer):
+    first = renderer.draw(digits(3)).steps[0, :1]
+    assert np.array_equal(blend.steps[0], np.repeat(first, BLEND_FRAMES, axis=0))
+
+
+@pytest.mark.parametrize("mix", MIX_MODES)
+def test_frames_of_a_blend_are_equal_steps_from_class_to_class(renderer, denoiser, mix):
+    found = renderer.blend(digits(blend=(1, 6), mix=mix, num_inference_steps=3)).images
+    for i in (3, 5):
+        weights = pair_weights([(1, 6)], 8, mix, i / 10)
+        alone = sample(denoiser, weights, num_inference_steps=3)
+        assert np.abs(found[i].astype(int) - alone[0]).max() <= 1
+
+
+def test_a_blend_does_not_depend_on_the_weights(renderer, blend):
+    assert np.array_equal(renderer.blend(digits(0, 7, blend=(1, 6))).images, blend.images)
+
+
+@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+def test_every_frame_of_a_blend_is_judged(blend, detectors, kind):
+    assert np.abs(blend.verdicts[kind].scores - detectors[kind].score(blend.images)).max() < 1e-5
+
+
+# The pair matrix.
+
+
+@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+def test_a_pair_matrix_is_symmetric_with_the_detectors_threshold(pairs, detectors, kind):
+    matrix, threshold = pairs[kind]
+    assert matrix.shape == (8, 8)
+    assert np.array_equal(matrix, matrix.T)
+    assert threshold == detectors[kind].thresholds["cosine"]
+
+
+@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("a, b", [(0, 1), (2, 5), (6, 7), (4, 4), (7, 7)])
+def test_a_cell_is_the_mean_score_of_its_mixtures(pairs, denoiser, detectors, kind, a, b):
+    weights = torch.eye(8)[[a]] if a == b else pair_weights([(a, b)], 8)
+    images = sample(denoiser, weights.repeat(MIXTURES_PER_PAIR, 1), seed=5, num_inference_steps=3)
+    assert pairs[kind][0][a, b] == pytest.approx(detectors[kind].score(images).mean(), abs=0.01)
+
+
+def test_cells_differ(pairs):
+    assert len(np.unique(pairs["none"][0].round(6))) == 8 * 9 / 2
+
+
+def test_a_pair_matrix_follows_the_mix(renderer, pairs):
+    convex = renderer.pair_matrix(digits(seed=5, num_inference_steps=3, mix="convex"))
+    change = np.abs(convex["none"][0] - pairs["none"][0])
+    assert change[~np.eye(8, dtype=bool)].min() > 1e-6
+    assert np.diag(change).max() < 1e-6
+
+
+def test_without_detectors_there_is_no_pair_matrix(renderer):
+    assert renderer.pair_matrix(digits(num_inference_steps=1, detector=None)) == {}
