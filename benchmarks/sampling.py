@@ -17,9 +17,9 @@ from benchmarks.models import digits_classifier, quiet
 from benchmarks.table import Row, faster, number
 from oodlib import datasets, presets, pretrained
 from oodlib.diffusion.denoiser import Denoiser
-from oodlib.diffusion.sample import sample, to_uint8
+from oodlib.diffusion.sample import sample
 from oodlib.diffusion.train import fit_denoiser
-from oodlib.images import ImageSet
+from oodlib.images import ImageSet, signed_to_uint8
 from oodlib.runs import Run
 
 
@@ -58,7 +58,7 @@ def ddpm(denoiser: Denoiser, weights: torch.Tensor, seed: int, steps: int) -> np
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
         x = scheduler.step(denoiser(x, t, weights), t, x, generator=random).prev_sample
-    return to_uint8(x)
+    return signed_to_uint8(x)
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:

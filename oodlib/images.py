@@ -1,14 +1,17 @@
-"""Image sets from files: a folder of pictures, or an `.npz`."""
+"""Images: sets of them from a folder of pictures or an `.npz`, and their way into a diffusion model and back."""
 
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from oodlib.errors import InputError, choice
+
+if TYPE_CHECKING:  # it takes seconds to import
+    import torch
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -21,6 +24,26 @@ class ImageSet(NamedTuple):
     labels: np.ndarray | None
     """int64 (N,), indices into `class_names`; None where the set has no classes."""
     class_names: tuple[str, ...]
+
+
+def uint8_to_signed(
+    images: "np.ndarray | torch.Tensor", device: "str | torch.device" = "cpu"
+) -> "torch.Tensor":
+    """Images as a diffusion model takes them, float32 (N, C, H, W) in [-1, 1].
+
+    Args:
+        images: uint8, an array (N, H, W, C), which is put on the device, or a tensor (N, C, H, W), which stays on its.
+    """
+    import torch
+
+    if isinstance(images, np.ndarray):
+        images = torch.tensor(images, device=device).permute(0, 3, 1, 2)
+    return images.float() / 127.5 - 1
+
+
+def signed_to_uint8(images: "torch.Tensor") -> np.ndarray:
+    """Images (N, C, H, W), meant to lie in [-1, 1] and clipped to it, as uint8 (N, H, W, C)."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:

@@ -9,8 +9,8 @@ from oodlib import datasets, pretrained
 from oodlib.detection.metrics import auroc
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.scores import (
+    DENOISER_SCORES,
     NUM_INFERENCE_STEPS,
-    SCORES,
     START_TIMESTEPS,
     checkerboard,
     inpaint,
@@ -27,7 +27,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint
 PIXELS = torch.tensor(IMAGES).permute(0, 3, 1, 2).float() / 127.5 - 1
 NOISE = torch.randn(PIXELS.shape, generator=torch.Generator().manual_seed(1))
 HIDDEN = checkerboard(8)[0]
-every_score = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES.keys())
+every_score = pytest.mark.parametrize("score", DENOISER_SCORES.values(), ids=DENOISER_SCORES.keys())
 
 
 class Knowing(Denoiser):
@@ -163,7 +163,7 @@ def test_images_that_are_not_the_denoisers_are_refused_on_one_line(untrained, sc
 
 def test_the_table_has_a_row_for_each_image_and_a_column_for_each_score(untrained):
     table = score_table(untrained, {"id_test": IMAGES[:5], "letters": IMAGES[5:8]}, seed=3)
-    assert list(table.columns) == ["set", "index", *SCORES]
+    assert list(table.columns) == ["set", "index", *DENOISER_SCORES]
     assert table["set"].tolist() == ["id_test"] * 5 + ["letters"] * 3
     assert np.array_equal(table["inpainting"][5:], inpainting(untrained, IMAGES[5:8], 3))
 

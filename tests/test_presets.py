@@ -7,7 +7,7 @@ import pytest
 
 from oodlib import device, presets
 from oodlib.detection import backbones, heads
-from oodlib.diffusion import labels, sample
+from oodlib.diffusion import labels, schedule
 from oodlib.errors import InputError
 
 PARAMETER_CELL = 'preset = "digits"  # which\nhead = None\nseeds = None'
@@ -147,7 +147,7 @@ def test_choices_agree_with_the_modules_that_they_name():
     assert all(head.default_score == presets.OWN_SCORE[name] for name, head in heads.HEADS.items())
     for name, known in [
         ("mix", labels.MIX_MODES),
-        ("scheduler", sample.SCHEDULERS),
+        ("scheduler", schedule.SCHEDULERS),
         ("backbone", backbones.BACKBONES),
     ]:
         with pytest.raises(InputError) as error:

@@ -18,7 +18,8 @@ from oodlib.detection.detector import Detector
 from oodlib.diffusion import sample as sample_module
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import MIX_MODES, label_weights, pair_weights
-from oodlib.diffusion.sample import SCHEDULERS, sample
+from oodlib.diffusion.sample import sample
+from oodlib.diffusion.schedule import SCHEDULERS
 from oodlib.errors import InputError
 from oodlib.explorer.renderer import (
     BLEND_FRAMES,

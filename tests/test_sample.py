@@ -1,5 +1,3 @@
-import math
-
 import diffusers
 import numpy as np
 import pytest
@@ -7,8 +5,15 @@ import torch
 from torch.testing import assert_close
 
 from oodlib.diffusion.denoiser import Denoiser
-from oodlib.diffusion.labels import MIX_MODES, label_weights, pair_weights
-from oodlib.diffusion.sample import SCHEDULERS, initial_noise, make_scheduler, sample
+from oodlib.diffusion.labels import pair_weights
+from oodlib.diffusion.sample import denoise, guided, sample
+from oodlib.diffusion.schedule import (
+    PREDICTION_TYPES,
+    SCHEDULERS,
+    initial_noise,
+    make_scheduler,
+    noise_schedule,
+)
 from oodlib.errors import InputError
 from oodlib.seeds import generator
 
@@ -30,136 +35,6 @@ def draw(denoiser, weights=WEIGHTS, **options):
 
 def grey_levels_apart(first, second):
     return np.abs(first.astype(int) - second.astype(int)).max()
-
-
-@pytest.mark.parametrize(
-    "mode, raw, expected",
-    [
-        ("sum", [1, 0, 0], [1, 0, 0]),
-        ("sum", [1, 1, 0], [1, 1, 0]),
-        ("sum", [0.2, 3, 0], [0.2, 3, 0]),
-        ("convex", [1, 0, 0], [1, 0, 0]),
-        ("convex", [1, 1, 0], [1 / 2, 1 / 2, 0]),
-        ("convex", [1, 1, 1], [1 / 3, 1 / 3, 1 / 3]),
-        ("convex", [1, 3, 0], [1 / 4, 3 / 4, 0]),
-        ("slerp", [1, 0, 0], [1, 0, 0]),
-        ("slerp", [1, 1, 0], [math.sqrt(1 / 2), math.sqrt(1 / 2), 0]),
-        ("slerp", [1, 1, 1], [math.sqrt(1 / 3)] * 3),
-        ("slerp", [2, 1, 0], [math.cos(math.pi / 6), math.sin(math.pi / 6), 0]),
-        ("slerp", [3, 1, 0], [math.cos(math.pi / 8), math.sin(math.pi / 8), 0]),
-    ],
-)
-def test_label_weights_by_hand(mode, raw, expected):
-    assert_close(label_weights(torch.tensor(raw, dtype=torch.float32), mode), torch.tensor(expected).float())
-
-
-RAW = torch.rand(20, 5, generator=torch.Generator().manual_seed(0))
-
-
-def test_slerp_has_unit_norm():
-    assert_close(label_weights(RAW, "slerp").norm(dim=1), torch.ones(20))
-
-
-def test_convex_sums_to_1():
-    assert_close(label_weights(RAW, "convex").sum(1), torch.ones(20))
-
-
-@pytest.mark.parametrize("mode", ["convex", "slerp"])
-def test_only_the_ratio_of_the_weights_counts(mode):
-    assert_close(label_weights(7 * RAW, mode), label_weights(RAW, mode))
-
-
-@pytest.mark.parametrize("mode", MIX_MODES)
-def test_one_hots_stay_one_hots(mode):
-    assert_close(label_weights(torch.eye(4), mode), torch.eye(4))
-
-
-@pytest.mark.parametrize("mode", MIX_MODES)
-def test_zeros_stay_zeros(mode):
-    assert torch.equal(label_weights(torch.zeros(2, 4), mode), torch.zeros(2, 4))
-
-
-@pytest.mark.parametrize("mode", MIX_MODES)
-def test_order_of_classes_does_not_matter(mode):
-    order = [3, 1, 4, 0, 2]
-    assert_close(label_weights(RAW[:, order], mode), label_weights(RAW, mode)[:, order])
-
-
-@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("mode", MIX_MODES)
-def test_label_weights_that_are_no_weights_are_refused(mode, value):
-    with pytest.raises(InputError, match="label weights must be finite and 0 or more"):
-        label_weights(torch.tensor([[1.0, value]]), mode)
-
-
-def test_unknown_mix_mode_is_refused():
-    with pytest.raises(InputError, match="mix mode 'mask' is not known; choose one of sum, convex, slerp"):
-        label_weights(torch.ones(1, 2), "mask")
-
-
-def test_half_a_sum_is_the_papers_two_ones():
-    assert torch.equal(pair_weights([(0, 2)], 3), torch.tensor([[1.0, 0.0, 1.0]]))
-
-
-@pytest.mark.parametrize("mode", MIX_MODES)
-@pytest.mark.parametrize("weight, label", [(0.0, 2), (1.0, 0)])
-def test_ends_of_a_pair_are_one_hots(mode, weight, label):
-    assert_close(pair_weights([(2, 0)], 3, mode, weight), torch.eye(3)[[label]])
-
-
-@pytest.mark.parametrize(
-    "mode, expected",
-    [("sum", (1, 0.5)), ("convex", (0.75, 0.25)), ("slerp", (math.cos(math.pi / 8), math.sin(math.pi / 8)))],
-)
-def test_a_quarter_of_a_pair_by_hand(mode, expected):
-    assert_close(pair_weights([(0, 1)], 2, mode, 0.25), torch.tensor([expected]).float())
-
-
-@pytest.mark.parametrize("mode", MIX_MODES)
-def test_exchanged_pair_with_exchanged_weight_is_the_same(mode):
-    assert_close(pair_weights([(0, 1)], 3, mode, 0.3), pair_weights([(1, 0)], 3, mode, 0.7))
-
-
-def test_each_pair_may_have_its_own_weight():
-    weights = pair_weights([(0, 1), (1, 2)], 3, "convex", torch.tensor([0.25, 1.0]))
-    assert_close(weights, torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]))
-
-
-@pytest.mark.parametrize("pair", [(1, 1), (0, 3), (-1, 0)])
-def test_pair_of_equal_or_unknown_classes_is_refused(pair):
-    with pytest.raises(InputError, match="a pair needs two distinct classes from 0 to 2"):
-        pair_weights([(0, 1), pair], 3)
-
-
-@pytest.mark.parametrize("weight", [-0.1, 1.1, math.nan])
-def test_mixing_weight_out_of_range_is_refused(weight):
-    with pytest.raises(InputError):
-        pair_weights([(0, 1)], 3, weight=weight)
-
-
-def noise(init, count=400):
-    return initial_noise((1, 16, 16), [generator(0, i) for i in range(count)], init)
-
-
-@pytest.mark.parametrize("init", ["normal", "uniform"])
-def test_initial_noise_has_mean_0_and_unit_variance(init):
-    values = noise(init)
-    assert values.mean().item() == pytest.approx(0, abs=0.01)
-    assert values.var().item() == pytest.approx(1, abs=0.01)
-
-
-def test_uniform_noise_lies_within_sqrt_3():
-    assert noise("uniform").abs().max().item() == pytest.approx(math.sqrt(3), abs=1e-3)
-    assert noise("uniform").abs().max() <= math.sqrt(3)
-
-
-def test_normal_noise_has_the_tails_of_a_normal():
-    assert (noise("normal").abs() > 2).float().mean().item() == pytest.approx(0.0455, abs=0.002)
-
-
-def test_unknown_noise_is_refused():
-    with pytest.raises(InputError, match="initial noise 'gauss' is not known; choose one of normal, uniform"):
-        noise("gauss")
 
 
 def test_images_are_uint8_channels_last(denoiser):
@@ -234,7 +109,7 @@ def test_guidance_moves_on_from_unconditional_through_conditional(denoiser):
             scheduler=scheduler,
             num_inference_steps=1,
             guidance_scale=scale,
-            on_step=lambda _, x, scale=scale: seen.update({scale: x}),
+            on_step=lambda _, x, __, scale=scale: seen.update({scale: x}),
         )
     assert_close(seen[3] - seen[0], 3 * (seen[1] - seen[0]), rtol=1e-3, atol=1e-4)
 
@@ -276,19 +151,19 @@ def test_any_diffusers_scheduler_serves(denoiser, kind):
 def test_on_step_is_called_with_the_noise_and_after_each_step(denoiser, scheduler, steps):
     calls = []
     draw(denoiser, scheduler=scheduler, num_inference_steps=steps, on_step=lambda *call: calls.append(call))
-    assert [step for step, _ in calls] == list(range(steps + 1))
+    assert [step for step, _, _ in calls] == list(range(steps + 1))
 
 
 def test_first_on_step_sees_the_noise(denoiser):
     seen = []
-    draw(denoiser, on_step=lambda _, x: seen.append(x), seed=3)
+    draw(denoiser, on_step=lambda _, x, __: seen.append(x), seed=3)
     noise = initial_noise(seen[0].shape[1:], [generator(3, "sampling", i) for i in range(len(seen[0]))])
     assert torch.equal(seen[0], noise)
 
 
 def test_last_on_step_sees_the_images(denoiser):
     seen = []
-    images = draw(denoiser, on_step=lambda _, x: seen.append(x))
+    images = draw(denoiser, on_step=lambda _, x, __: seen.append(x))
     final = (seen[-1].clamp(-1, 1) + 1) * 127.5
     assert grey_levels_apart(images, final.round().permute(0, 2, 3, 1).numpy()) == 0
 
@@ -312,22 +187,6 @@ def test_unknown_scheduler_is_refused(denoiser):
         draw(denoiser, scheduler="euler")
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpmsolver++", "unipc"])
-def test_few_step_schedulers_start_at_the_last_time_step(denoiser, name):
-    scheduler = make_scheduler(denoiser, name)
-    scheduler.set_timesteps(5)
-    assert scheduler.timesteps[0] == 999
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_schedulers_take_the_denoisers_schedule_and_prediction_type(name, prediction_type):
-    denoiser = Denoiser(NAMES, (8, 8, 1), block_out_channels=(8, 16), prediction_type=prediction_type)
-    scheduler = make_scheduler(denoiser, name)
-    assert scheduler.config.prediction_type == prediction_type
-    assert torch.equal(scheduler.alphas_cumprod, denoiser.noise_scheduler.alphas_cumprod)
-
-
 def test_label_embeddings_take_the_place_of_those_of_the_weights(denoiser):
     weights = torch.eye(3)
     embeddings = denoiser.label_embedding(weights).detach()
@@ -335,3 +194,107 @@ def test_label_embeddings_take_the_place_of_those_of_the_weights(denoiser):
     ours = sample(denoiser, torch.zeros(3, 3), label_embeddings=embeddings, **options)
     assert np.array_equal(ours, sample(denoiser, weights, **options))
     assert not np.array_equal(ours, sample(denoiser, torch.zeros(3, 3), **options))
+
+
+# The loop itself, which any callable serves.
+
+IMAGE = torch.linspace(-1.5, 1.5, 64).view(1, 1, 8, 8)
+
+
+def knowing(image, prediction_type="v_prediction"):
+    """A `predict` that takes every image for the one it knows."""
+    a = noise_schedule().alphas_cumprod
+
+    def predict(x, t):
+        signal, sigma = a[t.long()].sqrt(), (1 - a[t.long()]).sqrt()
+        noise = (x - signal * image) / sigma
+        return noise if prediction_type == "epsilon" else signal * noise - sigma * image
+
+    return predict
+
+
+def solver(name, steps=4, prediction_type="v_prediction"):
+    schedule = noise_schedule(prediction_type)
+    if name in SCHEDULERS:
+        scheduler = make_scheduler(schedule, name)
+    else:
+        scheduler = getattr(diffusers, name).from_config(schedule.config)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def walk(predict, scheduler, *options):
+    """All that `denoise` yields from noise 0 to 3."""
+    random = [generator(0, "sampling", i) for i in range(4)]
+    noise = initial_noise((1, 8, 8), random) * scheduler.init_noise_sigma
+    return list(denoise(predict, scheduler, noise, *options, random=random))
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("name", [*SCHEDULERS, "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
+def test_the_predicted_clean_image_is_the_one_that_the_network_knows(name, prediction_type):
+    # From noise alone an error of the noise counts 20,000 times.
+    steps = walk(knowing(IMAGE, prediction_type), solver(name, 4, prediction_type))
+    for _, _, clean in steps:
+        assert_close(clean, IMAGE.expand(4, -1, -1, -1), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@torch.no_grad()
+def test_it_is_what_the_scheduler_makes_of_the_prediction(denoiser, name, monkeypatch):
+    scheduler, theirs = solver(name), []
+    step = scheduler.step
+
+    def noting(*given, **options):
+        done = step(*given, **options)
+        theirs.append(
+            done.pred_original_sample if "pred_original_sample" in done else scheduler.model_outputs[-1]
+        )
+        return done
+
+    monkeypatch.setattr(scheduler, "step", noting)
+    walked = walk(lambda x, t: 3 * denoiser(x, t, WEIGHTS[:4]), scheduler)
+    for (_, _, clean), expected in zip(walked, theirs, strict=True):
+        clips = expected.abs().max() <= 1
+        assert_close(clean.clamp(-1, 1) if clips else clean, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_predicted_clean_image_is_not_clipped():
+    assert walk(knowing(IMAGE), solver("ddim"))[0][2].max() > 1.4
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_steps_count_from_1(steps):
+    assert [step for step, _, _ in walk(knowing(IMAGE), solver("unipc", steps))] == [*range(1, steps + 1)]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_what_is_done_before_a_step_is_what_the_network_sees_in_it(name):
+    scheduler, seen, times = solver(name), [], []
+
+    def predict(x, t):
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    def before_step(t, x):
+        times.append(int(t))
+        return torch.full_like(x, int(t))
+
+    walk(predict, scheduler, before_step)
+    assert times == scheduler.timesteps.tolist() and len(times) == 4
+    assert all(torch.equal(x, torch.full_like(x, t)) for x, t in zip(seen, times, strict=True))
+
+
+def test_guidance_by_hand():
+    predict = guided(lambda x, t: x + t, lambda x, t: x - t, 3.0)
+    assert predict(torch.tensor([10.0]), torch.tensor(2.0)).tolist() == [8 + 3 * (12 - 8)]
+
+
+@torch.no_grad()
+def test_on_step_is_given_what_the_loop_yields(denoiser):
+    calls = []
+    draw(denoiser, WEIGHTS[:4], scheduler="ddpm", on_step=lambda *call: calls.append(call))
+    expected = walk(lambda x, t: denoiser(x, t, WEIGHTS[:4]), solver("ddpm", 3))
+    assert calls[0][2] is None
+    for call, yielded in zip(calls[1:], expected, strict=True):
+        assert call[0] == yielded[0] and torch.equal(call[1], yielded[1]) and torch.equal(call[2], yielded[2])

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from oodlib.device import autocast
+from oodlib.diffusion.schedule import noise_schedule
 from oodlib.errors import InputError, choice
 from oodlib.files import atomic, read_json, write_json
 from oodlib.seeds import initial_weights
@@ -43,14 +44,14 @@ class Denoiser(nn.Module):
         dropout: float = 0.0,
         seed: int = 0,
     ):
-        from diffusers import DDPMScheduler, UNet2DModel  # here, because they take seconds to import
+        from diffusers import UNet2DModel  # here, because it takes seconds to import
 
         class Network(UNet2DModel):
             # Else looked up among all modules at each call, which takes 8 % of a small network's time.
             dtype = torch.float32
 
         super().__init__()
-        choice("prediction type", prediction_type, ("v_prediction", "epsilon"))
+        self.noise_scheduler = noise_schedule(prediction_type)
         self.config = dict(
             class_names=list(class_names),
             image_shape=list(image_shape),
@@ -86,9 +87,6 @@ class Denoiser(nn.Module):
             self.label_embedding = nn.Linear(len(class_names), 4 * block_out_channels[0], bias=False)
         self.layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
         self.unet.to(memory_format=self.layout)
-        self.noise_scheduler = DDPMScheduler(
-            beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, clip_sample=True
-        )
 
     @property
     def device(self) -> torch.device:

@@ -5,7 +5,9 @@ class is given (zero label weights) and no detector is needed. Every score is la
 Steps and masks were fixed beforehand, as few as do; none was chosen by what test sets say.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,14 @@ from torch import Tensor
 
 from oodlib.device import images_at_once
 from oodlib.diffusion.denoiser import Denoiser
-from oodlib.diffusion.sample import make_scheduler
+from oodlib.diffusion.sample import denoise
+from oodlib.diffusion.schedule import make_scheduler
 from oodlib.errors import InputError
-from oodlib.presets import DENOISER_SCORES
+from oodlib.images import uint8_to_signed
 from oodlib.seeds import generator
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from diffusers import DDIMScheduler
 
 NUM_INFERENCE_STEPS = 4  # of DDIM, from pure noise to an image: at time steps 999, 749, 499 and 249
 START_TIMESTEPS = (249, 499)  # of 1000, to which images are noised before they are reconstructed
@@ -34,18 +40,17 @@ def reconstruct(denoiser: Denoiser, images: Tensor, noise: Tensor, start: int) -
     Returns:
         The noisy images and what the denoiser makes of them, each (N, channels, H, W).
     """
-    scheduler, no_class = _ddim(denoiser, len(images))
-    x = noisy = scheduler.add_noise(images, noise, torch.tensor(start))
-    for t in scheduler.timesteps[scheduler.timesteps <= start]:
-        x = scheduler.step(denoiser(x, t, no_class), t, x).prev_sample
-    return noisy, x
+    scheduler = _ddim(denoiser)
+    scheduler.timesteps = scheduler.timesteps[scheduler.timesteps <= start]
+    noisy = scheduler.add_noise(images, noise, torch.tensor(start))
+    return noisy, _without_class(denoiser, scheduler, noisy)
 
 
 @torch.inference_mode()
 def inpaint(denoiser: Denoiser, images: Tensor, noise: Tensor, hidden: Tensor) -> Tensor:
-    """Repaint the hidden part of images, from noise, around the part that is known.
+    """Repaint the hidden part of images, from noise, around the rest.
 
-    At each step the known part is that of the image, noised to that step (Lugmayr et al. 2022, arXiv 2201.09865,
+    At each step the rest is that of the image, noised to that step (Lugmayr et al. 2022, arXiv 2201.09865,
     here with the deterministic steps of DDIM).
 
     Args:
@@ -55,19 +60,28 @@ def inpaint(denoiser: Denoiser, images: Tensor, noise: Tensor, hidden: Tensor) -
     Returns:
         (N, channels, H, W), equal to `images` where they are not hidden.
     """
-    scheduler, no_class = _ddim(denoiser, len(images))
-    x = noise
-    for t in scheduler.timesteps:
-        x = torch.where(hidden, x, scheduler.add_noise(images, noise, t))
-        x = scheduler.step(denoiser(x, t, no_class), t, x).prev_sample
-    return torch.where(hidden, x, images)
+    scheduler = _ddim(denoiser)
+
+    def show_the_rest(t: Tensor, x: Tensor) -> Tensor:
+        return torch.where(hidden, x, scheduler.add_noise(images, noise, t))
+
+    return torch.where(hidden, _without_class(denoiser, scheduler, noise, show_the_rest), images)
 
 
-def _ddim(denoiser: Denoiser, count: int):
-    """DDIM with its time steps, and label weights of no class."""
-    scheduler = make_scheduler(denoiser, "ddim")
+def _ddim(denoiser: Denoiser) -> "DDIMScheduler":
+    scheduler = make_scheduler(denoiser.noise_scheduler, "ddim")
     scheduler.set_timesteps(NUM_INFERENCE_STEPS)
-    return scheduler, torch.zeros(count, len(denoiser.class_names), device=denoiser.device)
+    return scheduler
+
+
+def _without_class(
+    denoiser: Denoiser, scheduler: "DDIMScheduler", x: Tensor, before_step: Callable | None = None
+) -> Tensor:
+    """Where `denoise` ends if no class is given."""
+    no_class = torch.zeros(len(x), len(denoiser.class_names), device=denoiser.device)
+    for _, after, _ in denoise(partial(denoiser, label_weights=no_class), scheduler, x, before_step):
+        x = after
+    return x
 
 
 def checkerboard(size: int) -> Tensor:
@@ -93,14 +107,14 @@ def reconstruction(denoiser: Denoiser, images: np.ndarray, seed: int = 0) -> np.
     Raises:
         InputError: The images are not the denoiser's.
     """
-    found = []
+    scores = []
     for batch, noise in _batches(denoiser, images, "reconstruction", len(START_TIMESTEPS), seed):
         errors = []
         for i, start in enumerate(START_TIMESTEPS):
             error = reconstruct(denoiser, batch, noise[:, i], start)[1] - batch
             errors.append(error.square().double().mean((1, 2, 3)))
-        found.append(-torch.stack(errors).mean(0).cpu().numpy())
-    return np.concatenate(found)
+        scores.append(-torch.stack(errors).mean(0).cpu().numpy())
+    return np.concatenate(scores)
 
 
 def inpainting(denoiser: Denoiser, images: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -109,15 +123,15 @@ def inpainting(denoiser: Denoiser, images: np.ndarray, seed: int = 0) -> np.ndar
 
     Arguments, result and errors as for `reconstruction`.
     """
-    found = []
+    scores = []
     masks = checkerboard(denoiser.image_shape[0]).to(denoiser.device)
     for batch, noise in _batches(denoiser, images, "inpainting", len(masks), seed):
         errors = []
         for i, hidden in enumerate(masks):
             error = (inpaint(denoiser, batch, noise[:, i], hidden) - batch)[..., hidden]
             errors.append(error.square().double().mean((1, 2)))
-        found.append(-torch.stack(errors).mean(0).cpu().numpy())
-    return np.concatenate(found)
+        scores.append(-torch.stack(errors).mean(0).cpu().numpy())
+    return np.concatenate(scores)
 
 
 def _batches(
@@ -130,17 +144,16 @@ def _batches(
             + " x ".join(map(str, denoiser.image_shape))
         )
     size = images_at_once(denoiser.image_shape, denoiser.device, most=256)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2)
     denoiser.eval()
     for start in range(0, len(images), size):
-        batch = pixels[start : start + size].to(denoiser.device).float() / 127.5 - 1
+        batch = uint8_to_signed(images[start : start + size], denoiser.device)
         shape = (draws, *batch.shape[1:])
         indices = range(start, start + len(batch))
         noise = torch.stack([torch.randn(shape, generator=generator(seed, purpose, i)) for i in indices])
         yield batch, noise.to(denoiser.device)
 
 
-SCORES = dict(zip(DENOISER_SCORES, (reconstruction, inpainting), strict=True))
+DENOISER_SCORES = {"reconstruction": reconstruction, "inpainting": inpainting}
 
 
 def score_table(
@@ -160,6 +173,8 @@ def score_table(
     for name, images in sets.items():
         count = min(len(images), images_per_set or len(images))
         index = np.arange(count) * len(images) // count
-        scores = {score: function(denoiser, images[index], seed) for score, function in SCORES.items()}
+        scores = {
+            score: function(denoiser, images[index], seed) for score, function in DENOISER_SCORES.items()
+        }
         tables.append(pd.DataFrame({"set": name, "index": index, **scores}))
     return pd.concat(tables, ignore_index=True)

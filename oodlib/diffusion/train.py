@@ -21,6 +21,7 @@ from oodlib.checkpoints import Checkpoints
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.files import fingerprint
+from oodlib.images import uint8_to_signed
 from oodlib.seeds import generator
 from oodlib.training import Progress, batches, labels_of, start_of
 
@@ -166,7 +167,7 @@ def fit_denoiser(
             timesteps = torch.randint(
                 num_train_timesteps, (batch_size,), generator=random_steps, device=device
             )
-            batch = data[index[mine]].float() / 127.5 - 1
+            batch = uint8_to_signed(data[index[mine]])
             if flip:
                 mirrored = torch.rand(batch_size, 1, 1, 1, generator=random_flips, device=device) < 0.5
                 batch = torch.where(mirrored[mine], batch.flip(3), batch)

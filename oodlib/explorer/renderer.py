@@ -24,8 +24,10 @@ from oodlib.datasets.loading import ID_TEST
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import label_weights, pair_weights
-from oodlib.diffusion.sample import make_scheduler, sample, to_uint8
+from oodlib.diffusion.sample import sample
+from oodlib.diffusion.schedule import make_scheduler
 from oodlib.errors import InputError
+from oodlib.images import signed_to_uint8
 from oodlib.runs import Run
 
 IMAGES = 8  # drawn at once, from noises 0 to 7 of a seed
@@ -208,7 +210,7 @@ class Renderer:
         self.denoiser, self.detectors = denoiser, detectors
         self.lock = threading.RLock()
         # Made once each: to make one takes as long as a tenth of a denoising step.
-        self._scheduler = functools.cache(functools.partial(make_scheduler, denoiser))
+        self._scheduler = functools.cache(functools.partial(make_scheduler, denoiser.noise_scheduler))
         self._loaded: dict[Path, Detector] = {}
 
     def draw(
@@ -286,10 +288,10 @@ class Renderer:
         sampling = {**sampling, "scheduler": self._scheduler(sampling["scheduler"])}
         steps: dict[int, list[np.ndarray]] = defaultdict(list)  # of each batch
 
-        def on_step(step: int, x: torch.Tensor) -> None:
+        def on_step(step: int, x: torch.Tensor, clean: torch.Tensor | None) -> None:
             if is_superseded():
                 raise Superseded
-            steps[step].append(to_uint8(x))
+            steps[step].append(signed_to_uint8(x))
 
         with self.lock, few_threads(self.denoiser.image_shape):
             detectors = self._load(state.detector) if state.detector else {}

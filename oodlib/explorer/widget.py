@@ -23,7 +23,7 @@ from PIL import Image
 from oodlib import pretrained
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import MIX_MODES
-from oodlib.diffusion.sample import SCHEDULERS
+from oodlib.diffusion.schedule import SCHEDULERS
 from oodlib.errors import InputError
 from oodlib.explorer.renderer import (
     BLEND_FRAMES,
