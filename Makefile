@@ -1,4 +1,4 @@
-# make demo: the digits run, into runs/digits.  make study: every kind of outliers, compared.  make test: all tests.
+# make demo: the digits run, into runs/digits.  make study: every source of outliers, compared.  make check, make test: the unit tests, all tests.
 # make bench: speed beside others.  make lab: JupyterLab on the notebooks.  All works without make too: see README.md.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ RUNS := $(or $(OODLIB_RUNS),runs)
 RUN := $(RUNS)/digits
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help demo study bench test lab notebooks pretrained screenshot lint
+.PHONY: help demo study bench check test lab notebooks pretrained screenshot lint
 
 help:
 	@sed -n 1,2p Makefile
@@ -29,7 +29,7 @@ demo: .venv/installed
 	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
 
 study: .venv/installed
-	@echo "Every kind of outliers with every head on five seeds: 450 detectors, about an hour on two CPU cores."
+	@echo "Every source of outliers with every head on five seeds: 450 detectors, about an hour on two CPU cores."
 	snakemake --cores $(CORES) --config outliers=all run=study 'seeds=[0,1,2,3,4]' \
 		--rerun-incomplete --retries 1 --quiet host reason
 	@echo "Tables, figure and executed notebooks are in $(RUNS)/study; start with $(RUNS)/study/study.md."
@@ -38,6 +38,10 @@ study: .venv/installed
 bench: .venv/installed
 	@echo "The same work by oodlib and by others, in turn, and make demo: half an hour on two CPU cores."
 	python -m benchmarks
+
+# Lint and unit tests: no notebook, workflow or browser, and nothing that trains for long.
+check: lint
+	python -m pytest tests --ignore tests/test_browser.py -m "not slow" --numprocesses 2 --no-loadscope-reorder
 
 # The explorer is tested alone, as its frames are counted.
 test: .venv/installed

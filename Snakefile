@@ -3,7 +3,7 @@
     snakemake --cores all                                       the digits run, into runs/digits
     snakemake --cores all --config 'heads=[arcface]' run=mine   some heads only, into runs/mine
     snakemake --cores all --config preset=cifar10               the paper's experiment, into runs/cifar10
-    snakemake --cores all --config outliers=all run=study 'seeds=[0,1,2,3,4]'   every kind of outliers, compared
+    snakemake --cores all --config outliers=all run=study 'seeds=[0,1,2,3,4]'   every source of outliers, compared
     snakemake --profile profiles/slurm                          the same on a cluster
 
 Each rule hands its parameters to papermill. The executed notebook is the rule's log and stays when it fails.
@@ -17,45 +17,31 @@ import shlex
 from snakemake.utils import min_version
 
 from oodlib.errors import choice
-from oodlib.presets import OUTLIERS, PRESETS, PROFILES, settings
+from oodlib.notebook import NOTEBOOKS
+from oodlib.outliers.sources import SOURCES
+from oodlib.presets import make_settings
+from oodlib.runs import DENOISER, FILES, MARKS
+from oodlib.settings import STEPS
 
 min_version("9.0")
 
-KEYS = (
-    *("preset", "profile", "run", "heads", "outliers", "seeds"),
-    *("data", "denoiser", "mixup", "detector", "denoiser_scores"),
-)
 for key in config:
-    choice("configuration", key, KEYS)
-preset = config.get("preset", "digits")
+    choice("configuration", key, ("preset", "profile", "run", "heads", "outliers", "seeds", *STEPS))
 seeds = config.get("seeds")
 if isinstance(seeds, list):  # on the command line Snakemake reads the numbers of a list as text
     seeds = [int(seed) if str(seed).isdigit() else seed for seed in seeds]
-chosen = settings(preset=preset, profile=config.get("profile"), heads=config.get("heads"), seeds=seeds)
-name = str(config.get("run", chosen.run))
-defaults = PRESETS[preset] | PROFILES[preset].get(chosen.profile, {})
-run = name if os.sep in name else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), name)
+plan = {"preset": config.get("preset"), "profile": config.get("profile"), "run": config.get("run")}
+values = {name: value for step in STEPS for name, value in config.get(step, {}).items()}
+chosen = make_settings(**plan, heads=config.get("heads"), seeds=seeds, **values)
+for head in chosen.heads:
+    make_settings(**plan, head=head, **{name: value for name, value in values.items() if name != "head"})
+run = chosen.run if os.sep in chosen.run else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), chosen.run)
 outliers = config.get("outliers", ["none", chosen.outliers])
 if outliers == "all":
-    outliers = list(OUTLIERS)
-for kind in outliers:
-    choice("outliers", kind, OUTLIERS)
-pools = [kind for kind in outliers if kind not in ("none", "virtual")]
-
-# What a notebook prints goes to the terminal; what the kernel says about itself goes to a log, whose end is shown
-# on failure.
-PAPERMILL = (
-    "papermill {input[0]} {log.notebook} -y {params.given} --no-progress-bar --stdout-file >(cat) 2> {log.stderr} "
-    "|| {{ tail -n 4 {log.stderr} >&2; exit 1; }}"
-)
-
-
-def parameters(*steps, **fixed):
-    """Papermill's parameters: preset, run, the rule's own, and those that the configuration gives for its steps."""
-    given = {"preset": preset, "profile": chosen.profile, "run": os.path.join(run, "")}
-    for step in steps:
-        given |= config.get(step, {})
-    return shlex.quote(json.dumps(given | fixed))
+    outliers = list(SOURCES)
+for source in outliers:
+    choice("outliers", source, SOURCES)
+pools = [source for source in outliers if SOURCES[source].draw]
 
 
 def code(notebook):
@@ -65,27 +51,44 @@ def code(notebook):
     return hashlib.md5("".join("".join(c["source"]) for c in cells if c["cell_type"] == "code").encode()).hexdigest()
 
 
-DETECTOR_FILES = [
-    f"{run}/detectors/{{head}}-{{outliers}}/seed{seed}/{file}"
+def parameters(notebook, of_job=lambda wildcards: {}):
+    """What a rule depends on: papermill's parameters, the notebook's code and all that can be set in it."""
+    names = NOTEBOOKS[notebook]
+    fixed = {"preset": chosen.preset, "profile": chosen.profile, "run": os.path.join(run, "")}
+    of_heads = set(values) - set(type(chosen).model_fields) if "head" in names else set()
+    fixed |= {name: value for name, value in values.items() if name in names | of_heads}
+    return {
+        "given": lambda wildcards: shlex.quote(json.dumps(fixed | of_job(wildcards))),
+        "code": code(notebook),
+        "settings": chosen.model_dump(mode="json", include=names),
+    }
+
+
+def logs(notebook, job=""):
+    return {"notebook": f"{run}/notebooks/{notebook}{job}.ipynb", "stderr": f"{run}/logs/{notebook}{job}.txt"}
+
+
+def files(folder, *steps, marks=MARKS[:1]):
+    return [f"{folder}/{file}" for file in (*(file for step in steps for file in FILES[step]), *marks)]
+
+
+DENOISER_FILES = files(f"{run}/denoiser", "denoiser")
+POOL = files(f"{run}/outliers/{{outliers}}", "pool")
+DETECTOR = [
+    file
     for seed in chosen.seeds
-    for file in (
-        *("detector.safetensors", "detector.json", "scores.csv", "metrics.csv", "validation.csv"),
-        *("history.csv", "settings.json"),
+    for file in files(
+        f"{run}/detectors/{{head}}-{{outliers}}/seed{seed}", "detector", "statistics", "tables", marks=MARKS
     )
 ]
-DETECTORS = expand(DETECTOR_FILES, head=chosen.heads, outliers=outliers)
-DENOISER = [f"{run}/denoiser/{file}" for file in ("denoiser.safetensors", "denoiser.json", "history.csv", "settings.json")]
-POOL = [f"{run}/outliers/{{outliers}}/{file}" for file in ("pool.npz", "purity.csv", "settings.json")]
+DETECTORS = expand(DETECTOR, head=chosen.heads, outliers=outliers)
 # The denoiser's own scores lie among the detectors, where there is a denoiser.
-DENOISER_SCORES = [
-    f"{run}/detectors/denoiser-none/seed{chosen.seeds[0]}/{file}"
-    for file in ("detector.json", "scores.csv", "metrics.csv", "settings.json")
-]
-SCORED = DETECTORS + (DENOISER_SCORES if pools else [])
+DENOISER_TABLES = files(f"{run}/detectors/{DENOISER}-none/seed{chosen.seeds[0]}", "denoiser_tables", marks=MARKS[2:])
+SCORED = DETECTORS + (DENOISER_TABLES if pools else [])
 CURVES = expand(
-    f"{run}/figures/{{kind}}_{{head}}.png",
-    kind=["scores", "roc"],
-    head=[*chosen.heads, *(["denoiser"] if pools else [])],
+    f"{run}/figures/{{figure}}_{{head}}.png",
+    figure=["scores", "roc"],
+    head=[*chosen.heads, *([DENOISER] if pools else [])],
 )
 RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results.png"] if len(outliers) == 2 else [])]
 STUDY = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study.png")]
@@ -93,7 +96,7 @@ STUDY = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study.pn
 
 rule all:
     input:
-        DENOISER if pools else [],
+        DENOISER_FILES if pools else [],
         expand(POOL, outliers=pools),
         SCORED,
         CURVES,
@@ -103,134 +106,110 @@ rule all:
         "All there"
 
 
-rule train_ddpm:
+# What all rules below have in common. What a notebook prints goes to the terminal; what the kernel says about itself
+# goes to a log, whose end is shown on failure.
+rule notebook:
+    shell:
+        "papermill {input[0]} {log.notebook} -y {params.given} --no-progress-bar --stdout-file >(cat) 2> {log.stderr} "
+        "|| {{ tail -n 4 {log.stderr} >&2; exit 1; }}"
+
+
+use rule notebook as train_ddpm with:
     input:
         ancient("notebooks/01_train_ddpm.ipynb"),
     output:
-        DENOISER,
+        DENOISER_FILES,
         f"{run}/figures/denoiser_loss.png",
         f"{run}/figures/denoiser_samples.png",
     log:
-        notebook=f"{run}/notebooks/01_train_ddpm.ipynb",
-        stderr=f"{run}/logs/01_train_ddpm.txt",
+        **logs("01_train_ddpm"),
     params:
-        given=parameters("data", "denoiser"),
-        code=code("01_train_ddpm"),
-        defaults=defaults,
+        **parameters("01_train_ddpm"),
     priority: 2  # the longest of all, and half of the detectors wait for it
     message:
         "Training the denoiser"
-    shell:
-        PAPERMILL
 
 
-rule label_mixup:
+use rule notebook as label_mixup with:
     input:
         ancient("notebooks/02_label_mixup.ipynb"),
-        DENOISER,
+        DENOISER_FILES,
     output:
         POOL,
-        [f"{run}/figures/{kind}_{{outliers}}.png" for kind in ("outliers", "purity_map")],
+        [f"{run}/figures/{figure}_{{outliers}}.png" for figure in ("outliers", "purity_map")],
     log:
-        notebook=f"{run}/notebooks/02_label_mixup-{{outliers}}.ipynb",
-        stderr=f"{run}/logs/02_label_mixup-{{outliers}}.txt",
+        **logs("02_label_mixup", "-{outliers}"),
     params:
-        given=lambda w: parameters("data", "mixup", outliers=w.outliers),
-        code=code("02_label_mixup"),
-        defaults=defaults,
+        **parameters("02_label_mixup", lambda w: {"outliers": w.outliers}),
     priority: 1
     message:
         "Drawing the outlier pool {wildcards.outliers}"
-    shell:
-        PAPERMILL
 
 
-rule train_detector:
+use rule notebook as train_detector with:
     input:
         ancient("notebooks/03_train_detector.ipynb"),
         lambda w: f"{run}/outliers/{w.outliers}/pool.npz" if w.outliers in pools else [],
     output:
-        # The notebook keeps a seed whose files are all there, made with the same settings; hence `update`.
-        update(DETECTOR_FILES),
+        # The notebook keeps what was made with the same settings; hence `update`.
+        update(DETECTOR),
     log:
-        notebook=f"{run}/notebooks/03_train_detector-{{head}}-{{outliers}}.ipynb",
-        stderr=f"{run}/logs/03_train_detector-{{head}}-{{outliers}}.txt",
+        **logs("03_train_detector", "-{head}-{outliers}"),
     params:
-        given=lambda w: parameters(
-            "data", "detector", head=w.head, outliers=w.outliers, seeds=list(chosen.seeds)
+        **parameters(
+            "03_train_detector", lambda w: {"head": w.head, "outliers": w.outliers, "seeds": list(chosen.seeds)}
         ),
-        code=code("03_train_detector"),
-        defaults=defaults,
     message:
-        "Training {wildcards.head}, outliers: {wildcards.outliers}, a detector for each of seeds {chosen.seeds}"
-    shell:
-        PAPERMILL
+        "Training {wildcards.head}, outliers: {wildcards.outliers}, a detector for each seed"
 
 
-rule denoiser_scores:
+use rule notebook as denoiser_scores with:
     input:
         ancient("notebooks/07_denoiser_scores.ipynb"),
-        DENOISER,
+        DENOISER_FILES,
     output:
-        DENOISER_SCORES,
+        DENOISER_TABLES,
         f"{run}/figures/denoiser_repairs.png",
         f"{run}/figures/denoiser_scores.png",
     log:
-        notebook=f"{run}/notebooks/07_denoiser_scores.ipynb",
-        stderr=f"{run}/logs/07_denoiser_scores.txt",
+        **logs("07_denoiser_scores"),
     params:
-        # On the OOD sets and with the threshold that the detectors have.
-        given=parameters(
-            "data",
-            "denoiser_scores",
-            seed=chosen.seeds[0],
-            **{k: v for k, v in config.get("detector", {}).items() if k in ("ood_sets", "tpr")},
-        ),
-        code=code("07_denoiser_scores"),
-        defaults=defaults,
+        **parameters("07_denoiser_scores", lambda w: {"seed": chosen.seeds[0]}),
     message:
         "Scoring images by the denoiser alone"
-    shell:
-        PAPERMILL
 
 
-rule score_distributions:
+use rule notebook as score_distributions with:
     input:
         ancient("notebooks/04_score_distributions.ipynb"),
         SCORED,
     output:
         CURVES,
     log:
-        notebook=f"{run}/notebooks/04_score_distributions.ipynb",
-        stderr=f"{run}/logs/04_score_distributions.txt",
+        **logs("04_score_distributions"),
     params:
-        given=parameters(heads=list(chosen.heads), seed=chosen.seeds[0]),
-        code=code("04_score_distributions"),
+        **parameters(
+            "04_score_distributions", lambda w: {"heads": list(chosen.heads), "seed": chosen.seeds[0]}
+        ),
     message:
         "Drawing score distributions and ROC curves"
-    shell:
-        PAPERMILL
 
 
-rule compare:
+use rule notebook as compare with:
     input:
         ancient("notebooks/05_compare.ipynb"),
         SCORED,
     output:
         RESULTS,
     log:
-        notebook=f"{run}/notebooks/05_compare.ipynb",
-        stderr=f"{run}/logs/05_compare.txt",
+        **logs("05_compare"),
     params:
-        given=parameters(),
-        code=code("05_compare"),
+        **parameters("05_compare"),
     message:
         "Comparing all detectors"
-    shell:
-        PAPERMILL
 
 
-rule which_outliers:
+use rule notebook as which_outliers with:
     input:
         ancient("notebooks/06_which_outliers.ipynb"),
         DETECTORS,
@@ -238,12 +217,8 @@ rule which_outliers:
     output:
         STUDY,
     log:
-        notebook=f"{run}/notebooks/06_which_outliers.ipynb",
-        stderr=f"{run}/logs/06_which_outliers.txt",
+        **logs("06_which_outliers"),
     params:
-        given=parameters("data"),
-        code=code("06_which_outliers"),
+        **parameters("06_which_outliers"),
     message:
-        "Comparing all kinds of outliers"
-    shell:
-        PAPERMILL
+        "Comparing all sources of outliers"

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from torchvision import transforms
 from tqdm import tqdm
 
-from benchmarks.models import Pictures, described, digits_denoiser, matrix_shares, quiet, rgb_denoiser
+from benchmarks.models import Pictures, described, matrix_shares, quiet, rgb_denoiser
 from benchmarks.table import Row, alternate, faster
 from oodlib import datasets
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
+from oodlib.settings import DenoiserTraining
 
 
 def example_loop(
@@ -68,21 +69,25 @@ def example_loop(
 
 def rows(toy: bool) -> list[Row]:
     digits = datasets.load("digits", "train")
+    untrained = Denoiser(digits.class_names, digits.images.shape[1:])  # as the preset `digits` has it
     rng = np.random.default_rng(0)
     count = 8 if toy else 64
     rgb_images, rgb_labels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count)
     found = []
     for job, denoiser, images, labels, batch_size, steps, flip, target in (
-        ("digits", digits_denoiser(), digits.images, digits.labels, 128, 1 if toy else 30, False, 1.5),
+        ("digits", untrained, digits.images, digits.labels, 128, 1 if toy else 30, False, 1.5),
         ("32 x 32 RGB", rgb_denoiser(toy), rgb_images, rgb_labels, count // 2, 2, True, 2),
     ):
-        theirs = Denoiser(**{**denoiser.config, "precision": "fp32"})
+        theirs = Denoiser(
+            denoiser.class_names, denoiser.image_shape, denoiser.settings.replaced(precision="fp32")
+        )
         which = np.arange(steps * batch_size) % len(images)
         given = images[which], labels[which]
-        ours = partial(quiet()(fit_denoiser), denoiser, steps=steps, batch_size=batch_size, flip=flip)
+        training = DenoiserTraining(denoiser_steps=steps, denoiser_batch_size=batch_size, flip=flip)
+        ours = partial(quiet()(fit_denoiser), denoiser, settings=training)
         peer = partial(example_loop, theirs, batch_size=batch_size, flip=flip)
         seconds = alternate(1 if toy else 4, partial(ours, *given), partial(peer, *given))
-        shares = matrix_shares(partial(ours, *given), seconds, denoiser.config["precision"])
+        shares = matrix_shares(partial(ours, *given), seconds, denoiser.settings.precision)
         note = f"{described(denoiser)}, theirs fp32; batches of {batch_size}; {shares}"
         found.append(
             faster(f"denoiser training, {job}", "diffusers' example", len(which), *seconds, target, note)

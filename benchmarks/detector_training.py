@@ -12,7 +12,7 @@ from torchvision import transforms
 
 from benchmarks.models import Pictures, digits_classifier, matrix_shares, precision, quiet
 from benchmarks.table import Row, alternate, faster
-from oodlib import datasets
+from oodlib import datasets, presets
 from oodlib.detection.backbones import make_backbone
 from oodlib.detection.detector import Detector
 from oodlib.detection.train import fit_detector
@@ -20,19 +20,7 @@ from oodlib.detection.train import fit_detector
 NAMES = tuple("0123456789")
 
 
-class Classifier(nn.Module):
-    """The same backbone with a linear layer, in fp32."""
-
-    def __init__(self, backbone: str):
-        super().__init__()
-        self.backbone, num_features = make_backbone(backbone, 3)
-        self.fc = nn.Linear(num_features, len(NAMES))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.backbone(images))
-
-
-def openood_loop(net: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
+def openood_loop(net: nn.Module, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
     """One epoch as OpenOOD's trainer and preprocessor for CIFAR do it (they come in no package, so they are written
     here): each picture through torchvision's transforms in one of as many workers as there are cores, fp32, the loss
     read at every step.
@@ -86,13 +74,12 @@ def rows(toy: bool) -> list[Row]:
         batch_size = 2 if toy else 128
         images = rng.integers(0, 256, (steps * batch_size, 32, 32, 3), np.uint8)
         labels = rng.integers(0, 10, len(images))
-        detector = Detector(
-            backbone, "softmax", NAMES, (32, 32, 3), [0.5] * 3, [0.25] * 3, precision=precision()
-        )
-        net = Classifier(backbone)
-
-        options = dict(epochs=1, batch_size=batch_size, flip=True)
-        ours = partial(quiet()(fit_detector), detector, images, labels, **options)
+        training = dict(epochs=1, learning_rate=0.1, batch_size=batch_size, flip=True, precision=precision())
+        settings = presets.make_settings(head="softmax", backbone=backbone, **training)
+        detector = Detector(NAMES, (32, 32, 3), [0.5] * 3, [0.25] * 3, settings)
+        network, num_features = make_backbone(backbone, 3)
+        net = nn.Sequential(network, nn.Linear(num_features, len(NAMES)))
+        ours = partial(quiet()(fit_detector), detector, images, labels, settings)
         peer = partial(openood_loop, net, images, labels, batch_size)
         seconds = alternate(1 if toy else 3, ours, peer)
         told = f"{note}; {matrix_shares(ours, seconds, precision())}"

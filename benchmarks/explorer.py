@@ -13,8 +13,9 @@ from benchmarks.table import Row, number
 from oodlib import presets, pretrained
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
-from oodlib.explorer.renderer import Renderer, State, find_detectors
-from oodlib.explorer.widget import COLUMNS, png, sheet
+from oodlib.explorer.renderer import Renderer, find_detectors
+from oodlib.explorer.state import State
+from oodlib.explorer.view import COLUMNS, png, sheet
 
 RGB_STEPS = 5
 
@@ -22,7 +23,7 @@ RGB_STEPS = 5
 def rows(toy: bool) -> list[Row]:
     repetitions = 3 if toy else 41
     run = pretrained.shipped("digits")
-    renderer = Renderer(Denoiser.load(run.denoiser), find_detectors(run, presets.settings().outliers))
+    renderer = Renderer(Denoiser.load(run.denoiser), find_detectors(run, presets.make_settings().outliers))
     classes = renderer.denoiser.class_names
 
     def digits(weight: float) -> bytes:

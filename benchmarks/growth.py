@@ -5,7 +5,7 @@ proportion. Beside it stands the exponent that the work itself has.
 """
 
 import math
-import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,20 +16,24 @@ import torch
 
 from benchmarks.models import quiet
 from benchmarks.table import number
-from oodlib.datasets.loading import ID_TEST
+from oodlib.datasets.roles import EvaluationSet, Role, id_set
 from oodlib.detection.detector import Detector
+from oodlib.detection.heads import HEADS
 from oodlib.detection.metrics import ood_metrics
 from oodlib.detection.train import fit_detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
 from oodlib.diffusion.train import fit_denoiser
-from oodlib.explorer.renderer import Renderer, State
+from oodlib.explorer.renderer import Renderer
+from oodlib.explorer.state import State
 from oodlib.images import ImageSet
-from oodlib.outliers.committee import Committee, purity
-from oodlib.outliers.sources import class_combinations, label_mixup
-from oodlib.presets import HEADS, OUTLIERS
-from oodlib.reports.study import ACCURACY, bootstrap_changes
-from oodlib.reports.tables import COLUMNS, change_table, paper_table, score_table, summary_table
+from oodlib.outliers.committee import Committee
+from oodlib.outliers.purity import purity
+from oodlib.outliers.sources import SOURCES, class_combinations, label_mixup
+from oodlib.reports.intervals import BOOTSTRAP_SEEDS, exposure_changes
+from oodlib.reports.summary import paper_table, summary_table
+from oodlib.reports.tables import METRICS, metric_table, score_table
+from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorTraining
 
 TOLERANCE = 0.25  # between an exponent and that of the work
 AS_THE_WORK = "as the work"
@@ -75,11 +79,11 @@ def names(classes: int) -> tuple[str, ...]:
 
 
 def denoiser(size: int = 8, classes: int = 8) -> Denoiser:
-    return Denoiser(names(classes), (size, size, 1), (16, 32)).eval()
+    return Denoiser(names(classes), (size, size, 1), DenoiserModel(block_out_channels=(16, 32))).eval()
 
 
 def detector(size: int = 8) -> Detector:
-    return Detector("resnet_small", "arcface", names(8), (size, size, 1), [0.3], [0.4])
+    return Detector(names(8), (size, size, 1), [0.3], [0.4])
 
 
 def pictures(count: int, size: int = 8) -> ImageSet:
@@ -104,22 +108,22 @@ def triples(classes: int) -> Work:
     return partial(class_combinations, classes, 3, range(1000))
 
 
-def explorer(classes: int, draw: Callable[[Renderer, State], object]) -> Work:
+def explorer(classes: int, draw: Callable[[Renderer, State], object] = Renderer.draw) -> Work:
     weights = tuple(float(i < 2) for i in range(classes))
     state = State(class_names=names(classes), weights=weights, num_inference_steps=2)
     return partial(draw, Renderer(denoiser(classes=classes), {}), state)
 
 
 def denoiser_training(size: int) -> Work:
-    given = pictures(128, size)
-    return partial(quiet()(fit_denoiser), denoiser(size), given.images, given.labels, steps=4, batch_size=32)
+    train, settings = pictures(128, size), DenoiserTraining(denoiser_steps=4, denoiser_batch_size=32)
+    return partial(quiet()(fit_denoiser), denoiser(size), train.images, train.labels, settings)
 
 
 def detector_training(size: int) -> Work:
-    given = pictures(256, size)
-    exposure = dict(outliers=given.images, outlier_batch_size=64)
-    options = dict(epochs=1, batch_size=64, **exposure)
-    return partial(quiet()(fit_detector), detector(size), given.images, given.labels, **options)
+    train = pictures(256, size)
+    settings = DetectorTraining(epochs=1, batch_size=64, outlier_batch_size=64, learning_rate=0.1)
+    arrays = train.images, train.labels
+    return partial(quiet()(fit_detector), detector(size), *arrays, settings, outliers=train.images)
 
 
 def judged(pool: int = 64, training_images: int = 1000) -> Work:
@@ -137,7 +141,8 @@ def fitted(training_images: int) -> Work:
 def scored(sets: int = 2, training_images: int = 5000) -> Work:
     given, some, model = pictures(training_images), pictures(500), detector()
     model.fit_scores(given.images, given.labels, some.images)
-    return partial(score_table, model, {f"set {i}": some.images for i in range(sets)})
+    drawn = [EvaluationSet(f"set {i}", f"set {i}", Role.FAR, some.images, None, ()) for i in range(sets)]
+    return partial(score_table, drawn, model.classify, model.class_names)
 
 
 def metrics(count: int) -> Work:
@@ -148,25 +153,36 @@ def metrics(count: int) -> Work:
 def tables(seeds: int) -> Work:
     rng = np.random.default_rng(0)
     keys = ["preset", "head", "outliers", "seed", "score", "ood_set"]
-    values = [["digits"], HEADS, ["none", "label_mixup"], range(seeds), ["msp", "cosine"], names(9)]
+    values = [["digits"], list(HEADS), ["none", "label_mixup"], range(seeds), ["msp", "cosine"], names(9)]
     results = pd.MultiIndex.from_product(values, names=keys).to_frame(index=False)
-    rest = [column for column in COLUMNS if column not in keys]
-    results[rest] = rng.random((len(results), len(rest)))
-    return lambda: (summary_table(results), change_table(results), paper_table(results))
+    results[[*METRICS, "id_accuracy"]] = rng.random((len(results), len(METRICS) + 1))
+    results = results.assign(own_score="cosine", title=results["ood_set"], role="far")
+    return lambda: (summary_table(results), paper_table(results))
 
 
 def intervals(heads: int = 1, kinds: int = 2, images: int = 1000) -> Work:
     rng = np.random.default_rng(0)
-    values = {
-        (head, kind, 0): {
-            ID_TEST: rng.random(images),
-            "set": rng.random(images),
-            ACCURACY: np.ones(images, bool),
-        }
-        for head in HEADS[:heads]
-        for kind in list(OUTLIERS)[:kinds]
-    }
-    return partial(bootstrap_changes, values, draws=200)
+    labels = np.arange(images) % 8
+    sets = [
+        id_set(ImageSet(np.empty((images, 0)), labels, names(8))),
+        EvaluationSet("set", "set", Role.FAR, np.empty((images, 0)), None, ()),
+    ]
+
+    def classify(_images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return np.eye(8)[labels], {"cosine": rng.random(images)}
+
+    scores = pd.concat(
+        score_table(sets, classify, names(8)).assign(head=head, outliers=kind, seed=seed, own_score="cosine")
+        for head in list(HEADS)[:heads]
+        for kind in list(SOURCES)[:kinds]
+        for seed in range(BOOTSTRAP_SEEDS)
+    )
+    detectors = ["head", "outliers", "seed", "own_score"]
+    results = pd.concat(
+        metric_table(rows).assign(**dict(zip(detectors, key, strict=True)))
+        for key, rows in scores.groupby(detectors, sort=False)
+    )
+    return partial(exposure_changes, results, lambda: scores, draws=200)
 
 
 JOBS = (
@@ -175,13 +191,13 @@ JOBS = (
     Job("label mixup, 8 of each pair", "classes", 2, (4, 8, 16), mixtures_of_all_pairs),
     Job("drawing 256 images", "classes", 0, (8, 64, 512), pure_classes),
     Job("choosing the classes of 1,000 triples", "classes", 0, (20, 40, 80, 160), triples),
-    Job("explorer, pictures of a drag", "classes", 0, (8, 32, 128), lambda n: explorer(n, Renderer.draw)),
+    Job("explorer, pictures of a drag", "classes", 0, (8, 32, 128), explorer),
     Job(
         "explorer, pictures of all pairs",
         "classes",
         2,
         (8, 16, 32),
-        lambda n: explorer(n, Renderer.pair_matrix),
+        partial(explorer, draw=Renderer.pair_matrix),
     ),
     Job("denoiser training, 4 steps", "side of the image", 2, (8, 16, 32), denoiser_training),
     Job("detector training, 4 steps", "side of the image", 2, (8, 16, 32), detector_training),
@@ -201,12 +217,7 @@ JOBS = (
 def seconds(work: Work, repetitions: int) -> float:
     """The least of some repetitions, after one that is not counted."""
     work()
-    taken = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    return min(timeit.repeat(work, number=1, repeat=repetitions))
 
 
 def measure(toy: bool) -> Iterator[Growth]:

@@ -4,11 +4,12 @@ Beside each stands what torch, pandas and matplotlib take together, which nearly
 """
 
 import ast
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+import nbformat
 
 from benchmarks.table import Row, number
 
@@ -19,12 +20,8 @@ TIMED = "import IPython, time; start = time.perf_counter()\n{code}\nprint(time.p
 
 def first_imports(notebook: Path) -> str:
     """The imports of a notebook's first three code cells: parameters, settings, and what it works with."""
-    cells = [
-        cell
-        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        if cell["cell_type"] == "code"
-    ]
-    lines = [line for cell in cells[:3] for line in "".join(cell["source"]).splitlines()]
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    lines = [line for cell in cells[:3] for line in cell.source.splitlines()]
     body = ast.parse("\n".join(line for line in lines if not line.startswith("%"))).body
     return "\n".join(ast.unparse(s) for s in body if isinstance(s, ast.Import | ast.ImportFrom))
 
@@ -51,16 +48,8 @@ def rows(toy: bool) -> list[Row]:
     # The first round brings the files into memory.
     median = {name: statistics.median(found if toy else found[1:]) for name, found in taken.items()}
     torch, libraries = median.pop("torch"), median.pop("libraries")
+    peer, note = f"import torch: {number(torch)} s", f"torch, pandas and matplotlib: {number(libraries)} s"
     return [
-        Row(
-            name,
-            f"{number(s)} s",
-            f"import torch: {number(torch)} s",
-            s / torch,
-            1.3,
-            "x",
-            at_most=True,
-            note=f"torch, pandas and matplotlib: {number(libraries)} s",
-        )
+        Row(name, f"{number(s)} s", peer, s / torch, 1.3, "x", at_most=True, note=note)
         for name, s in median.items()
     ]

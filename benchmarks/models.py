@@ -16,6 +16,7 @@ from oodlib.detection.train import fit_detector
 from oodlib.device import native_precision
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.images import ImageSet
+from oodlib.settings import DenoiserModel
 
 
 def precision() -> str:
@@ -26,14 +27,7 @@ def precision() -> str:
 def described(denoiser: Denoiser) -> str:
     """Its size and precision."""
     size = sum(p.numel() for p in denoiser.parameters())
-    return f"{size / 1e6:.1f} M parameters, {denoiser.config['precision']}"
-
-
-def digits_denoiser() -> Denoiser:
-    """The untrained denoiser of the preset `digits`."""
-    s = presets.settings()
-    names = tuple("01234567")
-    return Denoiser(names, s.image_shape, s.block_out_channels, s.layers_per_block, s.prediction_type)
+    return f"{size / 1e6:.1f} M parameters, {denoiser.settings.precision}"
 
 
 def rgb_denoiser(toy: bool) -> Denoiser:
@@ -42,24 +36,18 @@ def rgb_denoiser(toy: bool) -> Denoiser:
     return Denoiser(
         tuple("0123456789"),
         (32, 32, 3),
-        block_out_channels=channels,
-        layers_per_block=2,
-        attention_levels=(1,),
-        precision=precision(),
+        DenoiserModel(
+            block_out_channels=channels, layers_per_block=2, attention_levels=(1,), precision=precision()
+        ),
     )
 
 
 def digits_classifier(train: ImageSet, seed: int, toy: bool, precision: str = "fp32") -> Detector:
     """A softmax classifier of the preset `digits`, trained on its images; toy: hardly."""
-    s = presets.settings(**{"epochs": 0.3} if toy else {})
-    mean, std = datasets.mean_and_std(train.images)
-    classifier = Detector(
-        s.backbone, "softmax", train.class_names, s.image_shape, mean, std, precision=precision, seed=seed
-    )
+    s = presets.make_settings(head="softmax", precision=precision, seed=seed, epochs=0.3 if toy else None)
+    classifier = Detector(train.class_names, s.image_shape, *datasets.mean_and_std(train.images), s)
     with quiet():
-        fit_detector(
-            classifier, train.images, train.labels, epochs=s.epochs, learning_rate=s.learning_rate, seed=seed
-        )
+        fit_detector(classifier, train.images, train.labels, s)
     return classifier
 
 

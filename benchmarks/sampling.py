@@ -15,37 +15,19 @@ import torch
 
 from benchmarks.models import digits_classifier, quiet
 from benchmarks.table import Row, faster, number
-from oodlib import datasets, presets, pretrained
+from oodlib import datasets, presets, pretrained, steps
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
-from oodlib.diffusion.train import fit_denoiser
 from oodlib.images import ImageSet, signed_to_uint8
 from oodlib.runs import Run
 
 
 def trained_denoiser(seed: int, train: ImageSet, toy: bool) -> Denoiser:
-    """The preset's denoiser trained with a seed: the one that ships for 0, others kept in the run `bench`."""
-    shipped = Denoiser.load(pretrained.shipped("digits").denoiser)
+    """The preset's denoiser trained with a seed: the one that ships for 0, others kept in runs of their own."""
     if seed == 0 or toy:
-        return shipped
-    s, run = presets.settings(), Run("bench")
-    denoiser = Denoiser(**{**shipped.config, "seed": seed})
-    options = dict(
-        steps=s.denoiser_steps,
-        batch_size=s.denoiser_batch_size,
-        learning_rate=s.denoiser_learning_rate,
-        label_dropout=s.label_dropout,
-        ema_decay=s.ema_decay,
-        seed=seed,
-    )
-    made_with = options | denoiser.config
-    folder = run.folder / f"denoiser-seed{seed}"
+        return Denoiser.load(pretrained.shipped("digits").denoiser)
     with quiet():
-        if run.must_make(folder, made_with):
-            fit_denoiser(denoiser, train.images, train.labels, **options)
-            denoiser.save(folder)
-            run.finish(folder, made_with)
-    return Denoiser.load(folder)
+        return steps.denoiser(Run(f"bench-seed{seed}"), presets.make_settings(seed=seed), train)
 
 
 @torch.inference_mode()
@@ -70,7 +52,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def rows(toy: bool) -> list[Row]:
-    s = presets.settings()
+    s = presets.make_settings()
     count, ddpm_steps = (16, 20) if toy else (200, 1000)
     train = datasets.load("digits", "train")
     # Of a seed that neither the denoisers nor the detectors have.

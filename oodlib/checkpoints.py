@@ -52,8 +52,8 @@ class Checkpoints:
         Returns:
             The step after which it was written; 0 where there is none, and then nothing was changed.
         """
-        found = [] if self.folder is None else sorted(self.folder.glob("step-*.safetensors"), reverse=True)
-        for path in found:
+        paths = [] if self.folder is None else sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+        for path in paths:
             try:
                 about, tensors = read(path)
             except SafetensorError as error:
@@ -69,7 +69,7 @@ class Checkpoints:
             self.kept = [path]
             self._say(f"{path}: training goes on after step {about['step']}")
             return about["step"]
-        if found:
+        if paths:
             self._say(f"{self.folder} has no checkpoint to go on from; training starts again")
         return 0
 

@@ -1,5 +1,7 @@
 """The one exception for bad input: what was given, what was expected, what to do, on one line."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input from a user. In a notebook it shows as its message, without a traceback."""
@@ -8,7 +10,7 @@ class InputError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def choice(kind: str, given: object, known) -> None:
-    """Raise `InputError` unless `given` is one of `known`."""
-    if given not in known:
-        raise InputError(f"{kind} {given!r} is not known; choose one of {', '.join(map(str, known))}")
+def choice(noun: str, name: object, names: Iterable) -> None:
+    """Raise `InputError` unless `name` is one of `names`."""
+    if name not in names:
+        raise InputError(f"{noun} {name!r} is not known; choose one of {', '.join(map(str, names))}")

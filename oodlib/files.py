@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,12 @@ from filelock import FileLock
 
 if TYPE_CHECKING:  # it takes 0.2 s to import
     import pandas as pd
+
+# Columns of tables that hold names. They are read as they were written: a class may be called 007 and a set NA.
+NAME_COLUMNS = (
+    *("set", "ood_set", "title", "role", "classes", "predicted"),
+    *("preset", "head", "outliers", "own_score", "score", "metric"),
+)
 
 
 @contextmanager
@@ -39,10 +45,30 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
+def write_new_json(path: Path, values: dict[str, Any]) -> None:
+    """Write `values` as JSON, atomically, unless the file is there: of several writers the first wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        with suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Write a table as CSV, atomically, with nine significant digits."""
     with atomic(path) as part:
-        table.to_csv(part, index=False, float_format="%.9g")
+        table.to_csv(part, index=False, float_format="%.9g", encoding="utf-8")
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """Read what `write_csv` wrote: names as text, `correct` as booleans, else numbers; an empty cell is missing."""
+    import pandas as pd
+
+    columns = dict.fromkeys(NAME_COLUMNS, str) | {"correct": "boolean"}
+    return pd.read_csv(path, dtype=columns, keep_default_na=False, na_values=[""], encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,10 +91,14 @@ def fingerprint(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def place(variable: str, name: str) -> Path:
-    """The folder that the environment variable names, else `name` beside the Snakefile above here, else here."""
-    if os.environ.get(variable):
-        return Path(os.environ[variable]).expanduser()
+def home() -> Path:
+    """The folder of the Snakefile above here, relative to here; where there is none, here."""
     here = Path.cwd()
-    home = next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here)
-    return Path(os.path.relpath(home)) / name
+    return Path(
+        os.path.relpath(next((p for p in (here, *here.parents) if (p / "Snakefile").is_file()), here))
+    )
+
+
+def place(variable: str, name: str) -> Path:
+    """The folder that the environment variable names, else `name` in `home`."""
+    return Path(os.environ[variable]).expanduser() if os.environ.get(variable) else home() / name

@@ -1,9 +1,11 @@
-"""Images: sets of them from a folder of pictures or an `.npz`, and their way into a diffusion model and back."""
+"""The one door for images: pictures, folders of them, `.npz` files, arrays and tensors become uint8."""
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,6 +16,7 @@ if TYPE_CHECKING:  # it takes seconds to import
     import torch
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SPLITS = ("train", "val", "test")
 
 
 class ImageSet(NamedTuple):
@@ -55,30 +58,88 @@ def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.n
     return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BOX)).reshape(image_shape)
 
 
-def pictures(folder: Path) -> list[Path]:
+def picture_files(folder: Path) -> list[Path]:
     """The image files at any depth, in the order of their names, but for hidden ones."""
     files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(p for p in files if not any(s.startswith(".") for s in p.relative_to(folder).parts))
 
 
-def opened(file: Path) -> Image.Image:
+def open_picture(file: Path) -> Image.Image:
     """A picture, decoded; one that cannot be is an `InputError`."""
+    with _readable(file), Image.open(file) as picture:
+        picture.load()
+        return picture
+
+
+def read_picture(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture from a file by `fit_picture`; one that cannot be read or converted is an `InputError`."""
+    picture = open_picture(file)
+    with _readable(file):
+        return fit_picture(picture, image_shape)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
     try:
-        with Image.open(file) as picture:
-            picture.load()
-            return picture
+        yield
     except Exception as error:  # of many kinds: each format's decoder raises its own
         raise InputError(f"image {file} cannot be read ({error}); remove or repair it") from error
 
 
+def uint8_tensor(images: Any, image_shape: tuple[int, int, int]) -> "torch.Tensor":
+    """Images as a uint8 tensor (N, C, H, W) on the CPU, always a copy.
+
+    Args:
+        images: uint8 or float in [0, 1], an array or tensor of shape N x H x W x C, N x C x H x W or (grey)
+            N x H x W, or PIL images of any size, which are centre-cropped and scaled.
+        image_shape: (H, W, C).
+
+    Raises:
+        InputError: The images are of another type, range or shape.
+    """
+    import torch
+
+    height, width, channels = image_shape
+    expected = f"expected N x {height} x {width} x {channels}, uint8 or float in [0, 1], or PIL images"
+    if isinstance(images, Image.Image):
+        images = [images]
+    if isinstance(images, list | tuple):
+        if not images or not all(isinstance(image, Image.Image) for image in images):
+            raise InputError(
+                f"images are a {type(images).__name__} of something else than pictures; {expected}"
+            )
+        images = np.stack([fit_picture(image, image_shape) for image in images])
+    if not isinstance(images, np.ndarray | torch.Tensor):
+        raise InputError(f"images are a {type(images).__name__}; {expected}")
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.array(images))  # a copy: neither read-only nor with negative strides
+    images = images.detach().cpu()
+    if images.ndim == 3 and channels == 1:
+        images = images[..., None]
+    if images.ndim != 4 or not len(images):
+        raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
+    if tuple(images.shape[1:]) == tuple(image_shape):
+        images = images.permute(0, 3, 1, 2)
+    if tuple(images.shape[1:]) != (channels, height, width):
+        raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
+    if images.is_floating_point():
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            low, high = images.min().item(), images.max().item()
+            raise InputError(f"images range from {low:.3g} to {high:.3g}; {expected}")
+        images = (images.float() * 255).round().to(torch.uint8)
+    if images.dtype != torch.uint8:
+        raise InputError(f"images are {images.dtype}; {expected}")
+    return images.clone(memory_format=torch.contiguous_format)
+
+
 def from_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
     """All pictures in a folder, at `image_shape`; sub-folders are classes unless a picture lies beside them."""
-    files = pictures(folder)
+    files = picture_files(folder)
     if not files:
         raise InputError(f"folder {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     images = np.empty((len(files), *image_shape), np.uint8)
     for i, file in enumerate(files):
-        images[i] = fit_picture(opened(file), image_shape)
+        images[i] = read_picture(file, image_shape)
     parents = [p.relative_to(folder).parts[0] if p.parent != folder else None for p in files]
     if None in parents:
         return ImageSet(images, None, ())
@@ -123,9 +184,6 @@ def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
     share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
     mean = share @ value
     return mean.tolist(), np.sqrt(share @ value**2 - mean**2).tolist()
-
-
-SPLITS = ("train", "val", "test")
 
 
 def split_of(source: str, whole: ImageSet, split: str, ends: tuple[float, float] = (0.6, 0.75)) -> ImageSet:

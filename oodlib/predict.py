@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 
 from oodlib.detection.detector import Detector
+from oodlib.detection.scores import SCORES
 from oodlib.errors import InputError, choice
 from oodlib.files import write_csv
-from oodlib.images import fit_picture, opened, pictures
-from oodlib.presets import SCORES
+from oodlib.images import picture_files, read_picture
 
 BATCH_SIZE = 512  # pictures in memory at once
 
@@ -30,7 +30,7 @@ def predict_folder(detector: Detector, folder: Path, score: str | None = None) -
     A picture that cannot be read is named on stderr and left out.
 
     Args:
-        score: One of `presets.SCORES`; None for the head's own.
+        score: A name in `scores.SCORES`; None for the head's own.
 
     Returns:
         Columns `file` (its path in the folder), `class` (a name), `score` (larger = more in-distribution) and
@@ -42,17 +42,17 @@ def predict_folder(detector: Detector, folder: Path, score: str | None = None) -
     choice("score", score, (None, *SCORES))
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one with pictures")
-    files = pictures(folder)
+    files = picture_files(folder)
     if not files:
         raise InputError(f"folder {folder} holds no pictures")
     tables = []
     for names, images in _batches(folder, files, detector.image_shape):
-        found = detector.predict(images, score)
+        prediction = detector.predict(images, score)
         columns = {
             "file": names,
-            "class": np.array(detector.class_names)[found.classes],
-            "score": found.scores,
-            "verdict": np.where(found.is_ood, "OOD", "ID"),
+            "class": np.array(detector.class_names)[prediction.classes],
+            "score": prediction.scores,
+            "verdict": np.where(prediction.is_ood, "OOD", "ID"),
         }
         tables.append(pd.DataFrame(columns))
     if not tables:
@@ -70,9 +70,9 @@ def _batches(
             # A name that is not UTF-8 could be neither printed nor written.
             name = os.fsencode(file.relative_to(folder).as_posix()).decode(errors="backslashreplace")
             try:
-                images.append(fit_picture(opened(file), image_shape))
-            except ValueError as error:  # also from a colour space that Pillow does not convert
-                print(f"skipped {name}: {error.__cause__ or error}", file=sys.stderr)
+                images.append(read_picture(file, image_shape))
+            except InputError as error:
+                print(f"skipped {name}: {error.__cause__}", file=sys.stderr)
             else:
                 names.append(name)
         if images:
@@ -89,22 +89,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("pictures", metavar="PICTURES_FOLDER", type=Path, help="pictures at any depth")
     parser.add_argument("--score", metavar="NAME", help=f"{', '.join(SCORES)}; default: the head's own")
     parser.add_argument("--csv", metavar="FILE", help="write CSV to a file, or with - to stdout")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        detector = Detector.load(given.detector, "cuda" if torch.cuda.is_available() else "cpu")
-        table = predict_folder(detector, given.pictures, given.score)
-        if given.csv is None:
+        detector = Detector.load(options.detector, "cuda" if torch.cuda.is_available() else "cpu")
+        table = predict_folder(detector, options.pictures, options.score)
+        if options.csv is None:
             shown = table.assign(score=table["score"].map("{:.6g}".format))
             aligned = ("left", "left", "right", "left")
             print(shown.to_markdown(index=False, tablefmt="plain", disable_numparse=True, colalign=aligned))
-        elif given.csv == "-":
+        elif options.csv == "-":
             print(table.to_csv(index=False, float_format="%.9g"), end="")
         else:
-            write_csv(Path(given.csv), table)
+            write_csv(Path(options.csv), table)
     except (InputError, OSError) as error:
         print(f"oodlib-predict: {error}", file=sys.stderr)
         return 1
-    score = given.score or detector.head.default_score
+    score = options.score or detector.head.default_score
     print(
         f"score {score}, threshold {detector.thresholds[score]:.6g}: "
         f"{(table['verdict'] == 'OOD').sum()} of {len(table)} pictures are OOD",

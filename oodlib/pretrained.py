@@ -10,17 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from oodlib import datasets
-from oodlib.datasets.loading import ID_TEST
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
-from oodlib.files import read_json, write_csv, write_text
-from oodlib.presets import settings
+from oodlib.files import read_json, write_csv, write_json, write_text
+from oodlib.presets import make_settings
 from oodlib.reports.tables import score_table
-from oodlib.runs import Run
+from oodlib.runs import MARKS, Run
 
 FOLDER = Path(__file__).parent / "weights"
-BANK_SIZE = 500  # training images for the score knn: all 866 would be a tenth of what ships
+SHIPPED_BANK_SIZE = 500  # training images for the score knn: all 866 would be a tenth of what ships
 
 
 def shipped(preset: str) -> Run:
@@ -60,10 +59,9 @@ def find(preset: str, run: str) -> Run:
 def build(preset: str, run: Run, folder: Path) -> None:
     """Write a run's denoiser and two of its detectors to `folder` in half precision, with checksums.
 
-    The thresholds, the Mahalanobis statistics, the nearest neighbours (at most `BANK_SIZE`) and the scores are those of
-    the rounded weights.
+    The scores, which keep at most `SHIPPED_BANK_SIZE` training images, are fitted to the rounded weights.
     """
-    chosen = settings(preset=preset)
+    chosen = make_settings(preset=preset)
     sources = {
         outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in ("none", chosen.outliers)
     }
@@ -74,21 +72,21 @@ def build(preset: str, run: Run, folder: Path) -> None:
     ship = Run(str(folder))
 
     Denoiser.load(run.denoiser).save(ship.denoiser)
-    _finish(run.denoiser, ship.denoiser)
+    _finish(run.denoiser, ship.denoiser, "denoiser")
 
     train, val, test = (
         datasets.load(chosen.id_data, split, image_shape=chosen.image_shape) for split in datasets.SPLITS
     )
-    sets = {ID_TEST: test.images, **datasets.load_ood(chosen.ood_sets, chosen.image_shape)}
+    sets = [datasets.id_set(test), *datasets.load_ood(chosen.ood_sets, chosen.image_shape)]
     for outliers, source in sources.items():
         target = ship.detector(chosen.head, outliers, chosen.seed)
         detector = Detector.load(source)
         _round(detector)
-        detector.fit_scores(train.images, train.labels, val.images, chosen.tpr, BANK_SIZE)
+        detector.fit_scores(train.images, train.labels, val.images, chosen.tpr, SHIPPED_BANK_SIZE)
         detector.save(target)
-        own_score = detector.head.default_score
-        write_csv(target / "scores.csv", score_table(detector, sets)[["set", own_score]].round(5))
-        _finish(source, target)
+        scores = score_table(sets, detector.classify, detector.class_names)
+        write_csv(target / "scores.csv", scores[["role", detector.head.default_score]].round(5))
+        _finish(source, target, "detector")
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
@@ -97,18 +95,21 @@ def build(preset: str, run: Run, folder: Path) -> None:
 
 @torch.no_grad()
 def _round(module: nn.Module) -> None:
-    """Round float32 weights to half precision; the Mahalanobis statistics are float64 and stay."""
+    """Round float32 weights to half precision."""
     for tensor in module.state_dict().values():
         if tensor.dtype == torch.float32:
             tensor.copy_(tensor.half())
 
 
-def _finish(source: Path, target: Path) -> None:
-    """Store rounded weights as half precision, and mark the copy with the settings of its source."""
-    for path in target.glob("*.safetensors"):
-        tensors = load_file(path)
-        save_file({n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}, path)
-    Run(str(target)).finish(target, read_json(source / "settings.json")["settings"])
+def _finish(source: Path, target: Path, network: str) -> None:
+    """Store a network's rounded weights as half precision, and mark the copy with the settings of its source."""
+    path = target / f"{network}.safetensors"
+    save_file({n: t.half() if t.dtype == torch.float32 else t for n, t in load_file(path).items()}, path)
+    for mark in MARKS:
+        if (source / mark).is_file():
+            made = read_json(source / mark)
+            files = [file for file in made["files"] if (target / file).is_file()]
+            write_json(target / mark, {"settings": made["settings"], "files": files})
 
 
 def _sha256(path: Path) -> str:

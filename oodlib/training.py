@@ -3,18 +3,14 @@
 import math
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oodlib.errors import InputError
 from oodlib.files import fingerprint
-
-if TYPE_CHECKING:
-    from oodlib.detection.detector import Detector
-    from oodlib.diffusion.denoiser import Denoiser
 
 
 class Progress:
@@ -128,7 +124,12 @@ def labels_of(images: Tensor, labels: np.ndarray, num_classes: int) -> Tensor:
     return labels
 
 
-def start_of(model: "Denoiser | Detector") -> dict[str, Any]:
-    """What a training starts from: the model's settings and a hash of its weights."""
-    weights = (tensor.cpu().numpy() for tensor in model.state_dict().values())
-    return {"model": model.config, "weights": fingerprint(*weights)}
+def fingerprint_weights(*modules: nn.Module) -> str:
+    """A hash of the modules' tensors, the same in any memory layout and on any device."""
+    tensors = (tensor for module in modules for tensor in module.state_dict().values())
+    return fingerprint(*(t.cpu().contiguous().flatten().view(torch.uint8).numpy() for t in tensors))
+
+
+def start_of(model: nn.Module) -> dict[str, Any]:
+    """What a training starts from: the model's `config` and a hash of its weights."""
+    return {"model": model.config, "weights": fingerprint_weights(model)}

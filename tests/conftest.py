@@ -18,10 +18,10 @@ SMOKE = {
     "heads": ["arcface"],
     "seeds": [0, 1],
     "outliers": ["none", "label_mixup"],
-    "denoiser": {"denoiser_steps": 10},
-    "mixup": {"images_per_pair": 6},
-    "detector": {"epochs": 2},
-    "denoiser_scores": {"images_per_set": 20},
+    "denoiser_training": {"denoiser_steps": 10},
+    "pool": {"images_per_pair": 6},
+    "detector_training": {"epochs": 2},
+    "scoring": {"images_per_set": 20},
 }
 
 

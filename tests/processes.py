@@ -20,6 +20,7 @@ from oodlib.detection import train as train_detector
 from oodlib.detection.detector import Detector
 from oodlib.diffusion import train as train_denoiser
 from oodlib.diffusion.denoiser import Denoiser
+from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining
 
 os.fsync = lambda file: None  # guards against power cuts, not against kills, and can be slow
 STEPS = 10
@@ -28,25 +29,34 @@ IMAGES, LABELS, OUTLIERS = TRAIN.images[:48], TRAIN.labels[:48], 255 - TRAIN.ima
 
 
 def fit_denoiser(dropout=0.1, **options):
-    model = Denoiser(TRAIN.class_names, (8, 8, 1), block_out_channels=(8, 8), dropout=dropout)
+    model = Denoiser(TRAIN.class_names, (8, 8, 1), DenoiserModel(block_out_channels=(8, 8), dropout=dropout))
     history = train_denoiser.fit_denoiser(
-        model, IMAGES, LABELS, steps=STEPS, batch_size=20, flip=True, checkpoint_every_s=0, **options
+        model,
+        IMAGES,
+        LABELS,
+        DenoiserTraining(denoiser_steps=STEPS, denoiser_batch_size=20, flip=True),
+        checkpoint_every_s=0,
+        **options,
     )
     return model, history
 
 
 def fit_detector(**options):
-    model = Detector("resnet_small", "scaled_cosine", TRAIN.class_names, (8, 8, 1), [0.3], [0.37])
+    model = Detector(
+        TRAIN.class_names,
+        (8, 8, 1),
+        [0.3],
+        [0.37],
+        DetectorModel(backbone="resnet_small", head="scaled_cosine"),
+    )
     history = train_detector.fit_detector(
         model,
         IMAGES,
         LABELS,
+        DetectorTraining(
+            epochs=STEPS * 20 / 48, batch_size=20, outlier_batch_size=12, learning_rate=0.02, flip=True
+        ),
         outliers=OUTLIERS,
-        epochs=STEPS * 20 / 48,
-        batch_size=20,
-        outlier_batch_size=12,
-        learning_rate=0.02,
-        flip=True,
         checkpoint_every_s=0,
         **options,
     )

@@ -11,7 +11,7 @@ from benchmarks import growth, report
 from benchmarks.imports import first_imports
 from benchmarks.table import Row, alternate, number
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 NOTEBOOKS = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
 
@@ -161,5 +161,5 @@ def test_numbers_have_three_digits_at_most_after_the_first(value, text):
 
 def test_a_notebooks_first_imports_are_found_below_its_magics():
     lines = first_imports(REPOSITORY / "notebooks" / "01_train_ddpm.ipynb").splitlines()
-    assert lines[0] == "from oodlib import presets"
+    assert lines[0] == "from oodlib.notebook import parameters, table"
     assert "from oodlib.diffusion.denoiser import Denoiser" in lines and "import numpy as np" in lines

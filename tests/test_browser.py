@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no browser: install chromi
 EXPLORER = """\
 from oodlib import presets, pretrained
 from oodlib.explorer import Explorer
-explorer = Explorer(pretrained.shipped("digits"), presets.settings())
+explorer = Explorer(pretrained.shipped("digits"), presets.make_settings())
 explorer"""
 # Both run until the test says so, however long a drag takes where other processes have the cores.
 SLEEPING = """\
@@ -54,7 +54,7 @@ WATCH = """() => {
   window.frames_shown = [];
   rows[1].addEventListener('load', () =>
     window.frames_shown.push(
-      [performance.now(), JSON.stringify(window.shown()), document.querySelector('.oodlib-given').textContent]));
+      [performance.now(), JSON.stringify(window.shown()), document.querySelector('.oodlib-words').textContent]));
 }"""
 
 
@@ -179,7 +179,7 @@ def shown(page) -> np.ndarray:
 
 def test_it_opens_with_pictures_and_verdicts(page, tmp_path):
     """Its screenshot is figures/explorer.png: see `make screenshot`."""
-    assert page.locator(".oodlib-given").text_content() == "sum: the denoiser is given 0: 1.00, 7: 1.00"
+    assert page.locator(".oodlib-words").text_content() == "sum: the denoiser is given 0: 1.00, 7: 1.00"
     chips = page.locator(".oodlib-grid span").all_text_contents()
     assert {chip.split()[0] for chip in chips} == {"ID", "OOD"}
     path = os.environ.get("OODLIB_SCREENSHOT", str(tmp_path / "explorer.png"))
@@ -250,7 +250,7 @@ def test_it_fits_a_window_1280_pixels_wide_and_does_not_jump(page):
 
 
 def test_the_keyboard_moves_a_slider_and_presses_a_button(page):
-    given = page.locator(".oodlib-given")
+    given = page.locator(".oodlib-words")
     slider = page.locator(".oodlib .widget-slider", has=page.get_by_text("1", exact=True)).first
     slider.locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")

@@ -11,7 +11,7 @@ import torch
 from conftest import REPOSITORY
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_training import IMAGES, LABELS, OUTLIERS, fit, fit_tiny, make_denoiser, same_weights
+from test_training import IMAGES, LABELS, fit, fit_tiny, make_denoiser, same_weights
 from torch.testing import assert_close
 
 from oodlib import checkpoints, training
@@ -20,6 +20,7 @@ from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
 from oodlib.errors import InputError
+from oodlib.settings import DenoiserModel, DenoiserTraining
 
 LOOPS = pytest.mark.parametrize("train", [fit, fit_tiny], ids=["detector", "denoiser"])
 
@@ -45,6 +46,7 @@ def found(processes, what):
     return json.loads((processes / "found.json").read_text())[what]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["denoiser", "detector"])
 def test_killed_training_ends_with_the_weights_of_one_never_interrupted(processes, loop):
     assert found(processes, loop)["ends"] == [0, -9, -9, -9, -9, 0]
@@ -54,6 +56,7 @@ def test_killed_training_ends_with_the_weights_of_one_never_interrupted(processe
         ).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["denoiser", "detector"])
 def test_killed_training_never_starts_again_from_the_beginning(processes, loop):
     lines = [
@@ -64,17 +67,20 @@ def test_killed_training_never_starts_again_from_the_beginning(processes, loop):
     assert 0 < steps[0] < steps[1] < steps[2] < steps[3] < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["denoiser", "detector"])
 def test_killed_training_leaves_nothing_half_written_in_the_end(processes, loop):
     assert found(processes, loop)["left"] == ["step-00000009.safetensors", "step-00000010.safetensors"]
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_equal_weights(processes):
     assert found(processes, "together")["ends"] == [0, 0, 0]
     first, second = (processes / "together" / rank / "weights" for rank in "01")
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(processes):
     one, two = (pd.read_csv(processes / "together" / name / "history.csv") for name in ("one", "0"))
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
@@ -144,7 +150,7 @@ def test_checkpoint_holds_tensors_and_json_alone(train, tmp_path, monkeypatch):
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["about"])
     assert about["step"] == 4
-    assert about["settings"]["batch_size"] == 16
+    assert about["settings"]["denoiser_batch_size" if train is fit_tiny else "batch_size"] == 16
 
 
 @LOOPS
@@ -171,9 +177,9 @@ def test_damaged_checkpoints_alone_start_training_again(tmp_path, monkeypatch, c
 
 OTHER = {
     fit_tiny: {
-        "steps": 6,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
+        "denoiser_steps": 6,
+        "denoiser_batch_size": 8,
+        "denoiser_learning_rate": 1e-3,
         "label_dropout": 0.2,
         "ema_decay": 0.9,
         "flip": True,
@@ -184,7 +190,6 @@ OTHER = {
         "batch_size": 8,
         "outlier_batch_size": 4,
         "outlier_weight": 0.1,
-        "outliers": OUTLIERS,
         "learning_rate": 0.01,
         "weight_decay": 0.0,
         "flip": True,
@@ -212,12 +217,26 @@ def test_checkpoint_of_another_setting_is_not_resumed(train, name, value, tmp_pa
     [
         ("data", 255 - IMAGES, make_denoiser()),
         ("weights", IMAGES, fit_tiny(steps=1)[0]),
-        ("model", IMAGES, Denoiser(tuple("01234567"), (8, 8, 1), (8, 16), prediction_type="epsilon")),
+        (
+            "model",
+            IMAGES,
+            Denoiser(
+                tuple("01234567"),
+                (8, 8, 1),
+                DenoiserModel(block_out_channels=(8, 16), prediction_type="epsilon"),
+            ),
+        ),
     ],
 )
 def test_checkpoint_of_another_start_is_not_resumed(name, images, denoiser, tmp_path, capsys):
     fit_tiny(checkpoints=tmp_path)
-    fit_denoiser(denoiser, images, LABELS, steps=5, batch_size=16, checkpoints=tmp_path)
+    fit_denoiser(
+        denoiser,
+        images,
+        LABELS,
+        DenoiserTraining(denoiser_steps=5, denoiser_batch_size=16),
+        checkpoints=tmp_path,
+    )
     assert f"written with other settings ({name}) and is not used" in capsys.readouterr().out
 
 

@@ -7,12 +7,13 @@ from torch.testing import assert_close
 
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
+from oodlib.settings import DenoiserModel
 
 NAMES = ("a", "b", "c")
 
 
 def tiny(**options):
-    return Denoiser(NAMES, (8, 8, 1), block_out_channels=(8, 16), **options).eval()
+    return Denoiser(NAMES, (8, 8, 1), DenoiserModel(block_out_channels=(8, 16), **options)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_loss_is_the_error_of_the_papers_target(prediction_type):
 @torch.no_grad()
 def test_prediction_has_the_shape_of_the_image(image_shape, channels):
     size, _, colours = image_shape
-    denoiser = Denoiser(NAMES, image_shape, block_out_channels=channels)
+    denoiser = Denoiser(NAMES, image_shape, DenoiserModel(block_out_channels=channels))
     noisy = normal(2, colours, size, size)
     assert denoiser(noisy, torch.tensor([1, 2]), torch.zeros(2, 3)).shape == noisy.shape
 

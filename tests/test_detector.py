@@ -1,4 +1,5 @@
 import copy
+import json
 from functools import cache
 
 import numpy as np
@@ -7,15 +8,17 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from oodlib.datasets.loading import load
 from oodlib.detection.backbones import BACKBONES, make_backbone
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
-from oodlib.detection.scores import KNN, Mahalanobis, energy, max_cosine, msp
+from oodlib.detection.scores import SCORES
 from oodlib.errors import InputError
-from oodlib.images import fit_picture
-from oodlib.presets import SCORES
+from oodlib.images import fit_picture, uint8_tensor
+from oodlib.seeds import initial_weights
+from oodlib.settings import DetectorModel
 
 TRAIN, VAL, TEST = (load("digits", split) for split in ("train", "val", "test"))
 GREY, RGB = (8, 8, 1), (8, 8, 3)
@@ -25,7 +28,13 @@ def make_detector(head="arcface", image_shape=GREY, backbone="resnet_small", num
     """An untrained detector; its batch statistics have seen a few images, so that it is not degenerate."""
     names = tuple(f"class {c}" for c in range(num_classes))
     channels = image_shape[2]
-    detector = Detector(backbone, head, names, image_shape, [0.3] * channels, [0.4] * channels, options)
+    detector = Detector(
+        names,
+        image_shape,
+        [0.3] * channels,
+        [0.4] * channels,
+        DetectorModel(backbone=backbone, head=head, head_options=options),
+    )
     return detector.eval()
 
 
@@ -34,7 +43,7 @@ def _fitted(head):
     detector = make_detector(head)
     detector.train()
     with torch.no_grad():
-        detector.features(detector.to_uint8(TRAIN.images[:64]))
+        detector.features(uint8_tensor(TRAIN.images[:64], GREY))
     detector.eval()
     detector.fit_scores(TRAIN.images[:200], TRAIN.labels[:200], VAL.images)
     return detector
@@ -68,7 +77,7 @@ FORMS = {
 
 @pytest.mark.parametrize("images", FORMS.values(), ids=FORMS.keys())
 def test_images_of_any_form_are_the_same_uint8(images):
-    assert torch.equal(make_detector().to_uint8(images), torch.tensor(IMAGES).permute(0, 3, 1, 2))
+    assert torch.equal(uint8_tensor(images, GREY), torch.tensor(IMAGES).permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("images", FORMS.values(), ids=FORMS.keys())
@@ -89,15 +98,14 @@ def test_pictures_of_any_size_are_cropped_and_scaled(fitted):
 @pytest.mark.parametrize("form", ["NHWC", "NCHW"])
 def test_rgb_images_are_taken_channels_first_or_last(form):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    detector = make_detector(image_shape=RGB)
     given = images if form == "NHWC" else images.transpose(0, 3, 1, 2)
-    assert torch.equal(detector.to_uint8(given), torch.tensor(images).permute(0, 3, 1, 2))
+    assert torch.equal(uint8_tensor(given, RGB), torch.tensor(images).permute(0, 3, 1, 2))
 
 
 def test_every_float_of_256_levels_is_its_level():
     levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
     scaled = (levels / 255).astype(np.float32)
-    assert np.array_equal(make_detector().to_uint8(scaled)[:, 0].numpy(), levels[..., 0])
+    assert np.array_equal(uint8_tensor(scaled, GREY)[:, 0].numpy(), levels[..., 0])
 
 
 BAD_IMAGES = {
@@ -134,7 +142,7 @@ def test_unknown_score_is_refused(fitted):
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(InputError, match="backbone 'vgg' is not known; choose one of resnet_small, resnet18"):
+    with pytest.raises(InputError, match="backbone = 'vgg' \(str\), expected one of resnet_small, resnet18"):
         make_detector(backbone="vgg")
 
 
@@ -145,22 +153,17 @@ def test_predict_before_fit_scores_says_what_to_do():
 
 @each_head
 @torch.inference_mode()
-def test_all_scores_are_the_score_functions_of_features_and_logits(fitted):
-    features = fitted.all_features(IMAGES)
-    logits = fitted.head.logits(features)
-    expected = {
-        "msp": msp(logits),
-        "energy": energy(logits),
-        "cosine": max_cosine(features, fitted.head.weight),
-        "mahalanobis": Mahalanobis(fitted.whitening, fitted.whitened_means)(features),
-        "knn": KNN(fitted.bank)(features),
-    }
-    found = fitted.all_scores(IMAGES)
-    assert all(np.array_equal(found[name], expected[name].numpy()) for name in SCORES)
+def test_all_scores_are_those_of_features_and_logits(fitted):
+    outputs = fitted.outputs(IMAGES)
+    assert torch.equal(outputs.features, fitted.all_features(IMAGES))
+    assert torch.equal(outputs.logits, fitted.head.logits(outputs.features))
+    assert torch.equal(outputs.class_weights, fitted.head.weight)
+    scores = fitted.all_scores(IMAGES)
+    assert all(np.array_equal(scores[name], fitted.scores[name](outputs).numpy()) for name in SCORES)
 
 
 def test_all_scores_have_every_name(fitted):
-    assert tuple(fitted.all_scores(IMAGES)) == SCORES
+    assert list(fitted.all_scores(IMAGES)) == list(SCORES)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -174,30 +177,35 @@ def test_score_unless_named_is_the_heads_own(fitted):
     assert np.array_equal(fitted.score(IMAGES), fitted.score(IMAGES, fitted.head.default_score))
 
 
-def test_fit_scores_fits_mahalanobis_to_the_training_features(fitted):
-    features = fitted.all_features(TRAIN.images[:200])
-    expected = Mahalanobis.fit(features, torch.tensor(TRAIN.labels[:200]), 8)
-    torch.testing.assert_close(
-        fitted.score(IMAGES, "mahalanobis"), expected(fitted.all_features(IMAGES)).numpy()
-    )
+@pytest.mark.parametrize("score", ["mahalanobis", "knn"])
+def test_fit_scores_fits_scores_to_the_outputs_of_training_images(fitted, score):
+    expected = SCORES[score]()
+    expected.fit(fitted.outputs(TRAIN.images[:200]), torch.tensor(TRAIN.labels[:200]))
+    assert np.array_equal(fitted.score(IMAGES, score), expected(fitted.outputs(IMAGES)).numpy())
 
 
-def test_fit_scores_keeps_the_training_features_for_knn(fitted):
-    expected = KNN.fit(fitted.all_features(TRAIN.images[:200]), 200)
-    assert np.array_equal(fitted.score(IMAGES, "knn"), expected(fitted.all_features(IMAGES)).numpy())
+@pytest.mark.parametrize("score", ["mahalanobis", "knn"])
+def test_a_score_before_it_is_fitted_says_what_to_do(score):
+    with pytest.raises(InputError, match=f"^score {score} is not fitted yet; call fit_scores after training"):
+        make_detector().score(IMAGES, score)
+
+
+def test_an_unfitted_detector_has_the_scores_that_need_no_fit():
+    assert list(make_detector().all_scores(IMAGES)) == ["msp", "energy", "cosine"]
 
 
 def test_fit_scores_keeps_as_many_features_for_knn_as_asked_and_they_are_loaded(fitted, tmp_path):
     fitted.fit_scores(TRAIN.images[:200], TRAIN.labels[:200], VAL.images, bank_size=30)
     fitted.save(tmp_path)
     loaded = Detector.load(tmp_path)
-    assert loaded.bank.shape == (30, 64) and torch.equal(loaded.bank, fitted.bank)
+    bank = loaded.scores["knn"].bank
+    assert bank.shape == (30, 64) and torch.equal(bank, fitted.scores["knn"].bank)
     assert np.array_equal(loaded.score(IMAGES, "knn"), fitted.score(IMAGES, "knn"))
 
 
 @each_head
 def test_fit_scores_gives_every_score_a_threshold(fitted):
-    assert tuple(fitted.thresholds) == SCORES
+    assert list(fitted.thresholds) == list(SCORES)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -237,7 +245,13 @@ def test_predicted_class_has_the_largest_logit(fitted):
 
 
 def test_images_are_normalised_by_mean_and_std():
-    detector = Detector("resnet_small", "softmax", ("a", "b"), RGB, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]).eval()
+    detector = Detector(
+        ("a", "b"),
+        RGB,
+        [0.1, 0.2, 0.3],
+        [0.4, 0.5, 0.6],
+        DetectorModel(backbone="resnet_small", head="softmax"),
+    ).eval()
     images = torch.arange(192, dtype=torch.uint8).reshape(1, 3, 8, 8)
     mean, std = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])[:, :, None, None]
     torch.testing.assert_close(detector.features(images), detector.backbone((images / 255 - mean) / std))
@@ -289,7 +303,11 @@ def test_making_a_backbone_leaves_its_batch_statistics_fresh():
 )
 def test_convolutions_have_the_layout_in_which_they_are_fast(precision, size, is_plain):
     detector = Detector(
-        "resnet_small", "softmax", ("a", "b"), (size, size, 3), [0.0] * 3, [1.0] * 3, precision=precision
+        ("a", "b"),
+        (size, size, 3),
+        [0.0] * 3,
+        [1.0] * 3,
+        DetectorModel(backbone="resnet_small", head="softmax", precision=precision),
     )
     seen = []
     detector.backbone.conv1.register_forward_hook(
@@ -374,10 +392,104 @@ def test_detector_with_more_classes_than_features_is_loaded(tmp_path):
     assert np.array_equal(Detector.load(tmp_path).score(IMAGES), detector.score(IMAGES))
 
 
+def files_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+NETWORK, FITTED = ["detector.json", "detector.safetensors"], ["scores.json", "scores.safetensors"]
+
+
 def test_saved_detector_is_safetensors_and_json_alone(fitted, tmp_path):
     fitted.save(tmp_path / "new")
-    names = {path.name for path in (tmp_path / "new").iterdir()}
-    assert names == {"detector.safetensors", "detector.json"}
+    assert files_in(tmp_path / "new") == [*NETWORK, *FITTED]
+
+
+def test_an_unfitted_detector_is_saved_and_loaded_without_scores(tmp_path):
+    detector = make_detector()
+    detector.save(tmp_path)
+    assert files_in(tmp_path) == NETWORK
+    loaded = Detector.load(tmp_path)
+    assert np.array_equal(loaded.score(IMAGES), detector.score(IMAGES))
+    with pytest.raises(InputError, match="no threshold yet; call fit_scores after training it"):
+        loaded.predict(IMAGES)
+    with pytest.raises(InputError, match="no threshold yet; call fit_scores after training it"):
+        loaded.save_scores(tmp_path)
+
+
+def test_scores_are_fitted_to_a_network_that_was_saved_before(fitted, tmp_path):
+    fitted.save_network(tmp_path)
+    loaded = Detector.load(tmp_path)
+    loaded.fit_scores(TRAIN.images[:200], TRAIN.labels[:200], VAL.images)
+    loaded.save_scores(tmp_path)
+    ours, theirs = Detector.load(tmp_path).all_scores(IMAGES), fitted.all_scores(IMAGES)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in SCORES)
+
+
+def test_scores_may_lie_in_a_folder_of_their_own(fitted, tmp_path):
+    fitted.save_network(tmp_path / "network")
+    fitted.save_scores(tmp_path / "scores")
+    loaded = Detector.load(tmp_path / "network")
+    loaded.load_scores(tmp_path / "scores")
+    assert np.array_equal(loaded.score(IMAGES, "knn"), fitted.score(IMAGES, "knn"))
+
+
+def test_scores_of_another_network_are_refused(fitted, tmp_path):
+    fitted.save(tmp_path)
+    other = make_detector()
+    with pytest.raises(InputError, match=r"^the scores in .* were fitted to another network; fit them again"):
+        other.load_scores(tmp_path)
+
+
+def test_a_network_is_saved_over_another_without_its_scores(fitted, tmp_path):
+    fitted.save(tmp_path)
+    make_detector().save(tmp_path)
+    assert files_in(tmp_path) == NETWORK and not Detector.load(tmp_path).thresholds
+
+
+def test_the_fingerprint_is_of_the_weights_in_any_layout(fitted):
+    fingerprint = fitted.network_fingerprint()
+    assert fitted.to(memory_format=torch.channels_last).network_fingerprint() == fingerprint
+    with torch.no_grad():
+        fitted.head.weight[0, 0] += 1e-6
+    assert fitted.network_fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize(
+    "names, seed, told",
+    [
+        ("0123456", 0, r"damaged or of another version of oodlib; delete the folder"),
+        ("01234567", 1, r"^detector\.safetensors has other weights than .*detector\.json says; give those$"),
+    ],
+)
+def test_weights_of_another_network_are_refused_on_one_line(tmp_path, names, seed, told):
+    make_detector("softmax").save(tmp_path)
+    Detector(
+        tuple(names), GREY, [0.3], [0.4], DetectorModel(backbone="resnet_small", head="softmax", seed=seed)
+    ).save(tmp_path / "other")
+    (tmp_path / "other" / "detector.safetensors").rename(tmp_path / "detector.safetensors")
+    with pytest.raises(InputError, match=told) as error:
+        Detector.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [*NETWORK, *FITTED])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\x00" * 20])
+def test_a_damaged_file_is_told_on_one_line(fitted, tmp_path, name, content):
+    fitted.save(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"is damaged or of another version of oodlib; delete the folder"
+    ) as error:
+        Detector.load(tmp_path)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", [*NETWORK, "scores.safetensors"])
+def test_a_missing_file_is_named(fitted, tmp_path, name):
+    fitted.save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=f"holds no {name}; train one with notebook 03_train_detector"):
+        Detector.load(tmp_path)
 
 
 def test_empty_folder_is_refused_with_the_notebook_to_run(tmp_path):
@@ -387,19 +499,20 @@ def test_empty_folder_is_refused_with_the_notebook_to_run(tmp_path):
         Detector.load(tmp_path)
 
 
-def test_a_detector_from_before_knn_is_refused_with_what_to_do(fitted, tmp_path):
+def test_scores_that_lack_a_statistic_are_refused_with_what_to_do(fitted, tmp_path):
     fitted.save(tmp_path)
-    tensors = load_file(tmp_path / "detector.safetensors")
-    del tensors["bank"]
-    save_file(tensors, tmp_path / "detector.safetensors")
-    with pytest.raises(InputError, match=r"from before the score knn; delete it and train it again with"):
+    tensors = load_file(tmp_path / "scores.safetensors")
+    del tensors["knn.bank"]
+    save_file(tensors, tmp_path / "scores.safetensors")
+    with pytest.raises(InputError, match=r"damaged or of another version .*make it again with notebook 03"):
         Detector.load(tmp_path)
 
 
 def test_initial_weights_depend_on_the_seed_alone():
     names, statistics = ("a", "b", "c"), ([0.3], [0.4])
     first, same, other = (
-        Detector("resnet_small", "arcface", names, GREY, *statistics, seed=s) for s in (0, 0, 1)
+        Detector(names, GREY, *statistics, DetectorModel(backbone="resnet_small", head="arcface", seed=s))
+        for s in (0, 0, 1)
     )
     assert torch.equal(first.backbone.conv1.weight, same.backbone.conv1.weight)
     assert not torch.equal(first.backbone.conv1.weight, other.backbone.conv1.weight)
@@ -408,3 +521,134 @@ def test_initial_weights_depend_on_the_seed_alone():
 def test_detectors_of_two_heads_start_from_the_same_backbone():
     first, second = make_detector("softmax"), make_detector("sphereface")
     assert torch.equal(first.backbone.layer3[0].conv1.weight, second.backbone.layer3[0].conv1.weight)
+
+
+# Networks of one's own.
+
+
+def own_network(num_features=6):
+    """A small trained module, in evaluation mode, and its linear layer of three classes."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(1, num_features, 3),
+        nn.BatchNorm2d(num_features),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    return nn.Sequential(*layers).eval(), nn.Linear(num_features, 3)
+
+
+def wrap(backbone, linear, image_shape=GREY):
+    mean, std = [0.3] * image_shape[2], [0.4] * image_shape[2]
+    return Detector.wrap(backbone, linear, ("a", "b", "c"), image_shape, mean, std)
+
+
+def fit(detector, images=TRAIN.images[:60]):
+    detector.fit_scores(images, np.arange(len(images)) % 3, images)
+    return detector
+
+
+def test_a_wrapped_network_has_its_own_probabilities():
+    backbone, linear = own_network()
+    images = torch.tensor(IMAGES).permute(0, 3, 1, 2)
+    expected = linear(backbone((images / 255 - 0.3) / 0.4)).softmax(1).detach().numpy()
+    np.testing.assert_allclose(wrap(backbone, linear).classify(IMAGES)[0], expected, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_linear_layer_without_bias_has_none():
+    linear = nn.Linear(6, 3, bias=False)
+    outputs = wrap(own_network()[0], linear).outputs(IMAGES)
+    torch.testing.assert_close(outputs.logits, linear(outputs.features))
+
+
+def test_wrapping_leaves_the_module_its_mode_layout_and_weights():
+    backbone, linear = own_network()
+    backbone.to(memory_format=torch.channels_last)
+    before = copy.deepcopy(backbone.state_dict())
+    detector = fit(wrap(backbone, linear))
+    assert detector.backbone is backbone and {part.training for part in backbone.modules()} == {False}
+    assert backbone[0].weight.stride() == before["0.weight"].stride()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_a_module_in_half_precision_is_given_half_precision():
+    backbone, linear = own_network()
+    detector = wrap(backbone.to(torch.bfloat16), linear.to(torch.bfloat16))
+    assert detector.outputs(IMAGES).logits.dtype == torch.float32
+    assert {tensor.dtype for tensor in backbone.parameters()} == {torch.bfloat16}
+
+
+def test_a_saved_wrapped_network_is_its_class_its_head_and_its_fingerprint(tmp_path):
+    fit(wrap(*own_network())).save(tmp_path)
+    assert files_in(tmp_path) == [*NETWORK, *FITTED]
+    assert sorted(load_file(tmp_path / "detector.safetensors")) == ["head.bias", "head.weight"]
+    assert (
+        json.loads((tmp_path / "detector.json").read_text())["module"]
+        == "torch.nn.modules.container.Sequential"
+    )
+
+
+def test_a_wrapped_network_is_taken_back_with_equal_scores(tmp_path):
+    backbone, linear = own_network()
+    detector = fit(wrap(backbone, linear))
+    detector.save(tmp_path)
+    loaded = Detector.load(tmp_path, backbone=copy.deepcopy(backbone))
+    assert (loaded.config, loaded.thresholds) == (detector.config, detector.thresholds)
+    ours, theirs = loaded.all_scores(IMAGES), detector.all_scores(IMAGES)
+    assert list(ours) == list(SCORES) and all(np.array_equal(ours[name], theirs[name]) for name in SCORES)
+
+
+def test_a_resnet_with_a_linear_layer_is_wrapped(tmp_path):
+    with initial_weights(0, "a network of one's own"):
+        resnet = torchvision.models.resnet18(num_classes=3)
+    linear, resnet.fc = resnet.fc, nn.Identity()
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
+    detector = fit(wrap(resnet, linear, (32, 32, 3)), images)
+    detector.save(tmp_path)
+    loaded = Detector.load(tmp_path, backbone=resnet)
+    assert (
+        json.loads((tmp_path / "detector.json").read_text())["module"] == "torchvision.models.resnet.ResNet"
+    )
+    assert all(
+        np.array_equal(a, b) for a, b in zip(loaded.predict(images), detector.predict(images), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "backbone, told",
+    [
+        (None, r"was made of a torch\.nn\.modules\.container\.Sequential; give it as backbone$"),
+        (
+            own_network(7)[0],
+            r"^the torch\.nn\.modules\.container\.Sequential given as backbone has other weights",
+        ),
+        (nn.Flatten(), r"^the torch\.nn\.modules\.container\.Sequential given as backbone has other weights"),
+    ],
+)
+def test_a_wrapped_network_without_its_module_is_refused_on_one_line(tmp_path, backbone, told):
+    wrap(*own_network()).save(tmp_path)
+    with pytest.raises(InputError, match=told) as error:
+        Detector.load(tmp_path, backbone=backbone)
+    assert "\n" not in str(error.value)
+
+
+def test_a_backbone_for_a_detector_that_makes_its_own_is_refused_on_one_line(tmp_path):
+    make_detector().save(tmp_path)
+    with pytest.raises(InputError, match=r"makes its own backbone; give none$"):
+        Detector.load(tmp_path, backbone=own_network()[0])
+
+
+@pytest.mark.parametrize(
+    "linear, told",
+    [
+        (nn.Linear(6, 4), "^3 class names, expected the linear layer's 4$"),
+        (
+            nn.Linear(5, 3),
+            r"have shape \(1, 6\), expected the linear layer's \(1, 5\); give the module without",
+        ),
+    ],
+)
+def test_a_linear_layer_that_does_not_fit_is_refused(linear, told):
+    with pytest.raises(InputError, match=told):
+        wrap(own_network()[0], linear)

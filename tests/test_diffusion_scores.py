@@ -14,12 +14,10 @@ from oodlib.diffusion.scores import (
     START_TIMESTEPS,
     checkerboard,
     inpaint,
-    inpainting,
     reconstruct,
-    reconstruction,
-    score_table,
 )
 from oodlib.errors import InputError
+from oodlib.settings import DenoiserModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
@@ -34,7 +32,11 @@ class Knowing(Denoiser):
     """A denoiser that takes every image for the one it knows, whatever it is shown, and notes what that was."""
 
     def __init__(self, known=0.0, prediction_type="v_prediction"):
-        super().__init__(("a", "b"), (8, 8, 1), block_out_channels=(8, 16), prediction_type=prediction_type)
+        super().__init__(
+            ("a", "b"),
+            (8, 8, 1),
+            DenoiserModel(block_out_channels=(8, 16), prediction_type=prediction_type),
+        )
         self.known, self.seen = torch.as_tensor(known), []
 
     def forward(self, noisy, timesteps, label_weights):
@@ -42,12 +44,12 @@ class Knowing(Denoiser):
         signal = self.noise_scheduler.alphas_cumprod[timesteps].sqrt()
         sigma = (1 - signal**2).sqrt()
         noise = (noisy - signal * self.known) / sigma
-        return noise if self.config["prediction_type"] == "epsilon" else signal * noise - sigma * self.known
+        return noise if self.settings.prediction_type == "epsilon" else signal * noise - sigma * self.known
 
 
 @pytest.fixture(scope="module")
 def untrained():
-    return Denoiser(("a", "b"), (8, 8, 1), block_out_channels=(8, 16))
+    return Denoiser(("a", "b"), (8, 8, 1), DenoiserModel(block_out_channels=(8, 16)))
 
 
 def test_the_checkerboard_of_8_pixels_by_hand():
@@ -159,20 +161,6 @@ def test_images_that_are_not_the_denoisers_are_refused_on_one_line(untrained, sc
     with pytest.raises(InputError, match=r"expected uint8, N x 8 x 8 x 1$") as error:
         score(untrained, images)
     assert "\n" not in str(error.value)
-
-
-def test_the_table_has_a_row_for_each_image_and_a_column_for_each_score(untrained):
-    table = score_table(untrained, {"id_test": IMAGES[:5], "letters": IMAGES[5:8]}, seed=3)
-    assert list(table.columns) == ["set", "index", *DENOISER_SCORES]
-    assert table["set"].tolist() == ["id_test"] * 5 + ["letters"] * 3
-    assert np.array_equal(table["inpainting"][5:], inpainting(untrained, IMAGES[5:8], 3))
-
-
-@pytest.mark.parametrize("most, index", [(None, range(7)), (9, range(7)), (7, range(7)), (3, [0, 2, 4])])
-def test_the_table_may_hold_an_even_choice_of_each_set(untrained, most, index):
-    table = score_table(untrained, {"id_test": IMAGES[:7]}, images_per_set=most)
-    assert table["index"].tolist() == [*index]
-    assert np.array_equal(table["reconstruction"], reconstruction(untrained, IMAGES[[*index]]))
 
 
 @every_score

@@ -2,6 +2,7 @@
 
 import base64
 import gc
+import html
 import io
 import json
 import random
@@ -26,9 +27,10 @@ from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
+from oodlib.explorer import Explorer, kernel
 from oodlib.explorer import widget as module
-from oodlib.explorer.renderer import BLEND_FRAMES, IMAGES, MAX_SEED, State
-from oodlib.explorer.widget import Explorer, png, sheet
+from oodlib.explorer.state import BLEND_FRAMES, IMAGES, MAX_SEED, State
+from oodlib.explorer.view import sheet
 from oodlib.runs import Run
 
 pytestmark = [
@@ -52,7 +54,7 @@ FIRST = State(
 
 
 def settings(**given):
-    return presets.settings(num_inference_steps=STEPS, **given)
+    return presets.make_settings(num_inference_steps=STEPS, **given)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,7 @@ def opened():
 @pytest.fixture
 def explorer(opened):
     """The explorer of all these tests in its first state, its first tab open."""
-    opened._tab.selected_index = BLEND
+    opened.controls.tab.selected_index = BLEND
     opened.state = FIRST
     return opened
 
@@ -95,7 +97,7 @@ def copied(tmp_path):
 
 
 def weights(explorer):
-    return [slider.value for slider in explorer._weights]
+    return [slider.value for slider in explorer.controls.weights]
 
 
 def one_hot(*classes):
@@ -108,7 +110,7 @@ def button(explorer, description, nth=0):
 
 
 def tree(explorer):
-    return list(module._family(explorer.widget))
+    return list(explorer.controls.all())
 
 
 def pixels(picture: w.Image) -> np.ndarray:
@@ -117,7 +119,7 @@ def pixels(picture: w.Image) -> np.ndarray:
 
 def shown(explorer):
     """The 8 images as they stand in the widgets' PNGs."""
-    rows = [pixels(picture) for picture in explorer._pictures]
+    rows = [pixels(picture) for picture in explorer.controls.pictures]
     return np.stack([row[:8, 9 * i : 9 * i + 8, :1] for row in rows for i in range(4)])
 
 
@@ -153,8 +155,8 @@ def test_it_opens_on_the_presets_settings_with_two_classes(opened):
 def test_all_its_pictures_are_there_as_it_opens(opened):
     with Explorer(RUN, settings()) as explorer:
         assert np.array_equal(shown(explorer), explorer._drawing.images)
-        assert explorer._strip.value and explorer._frame_picture.value
-        assert all(image.value for image in explorer._histograms.values())
+        assert explorer.controls.blend.strip.value and explorer.controls.blend.frame_picture.value
+        assert all(image.value for image in explorer.controls.histograms.images.values())
 
 
 def test_a_run_without_a_denoiser_is_told_the_notebook(tmp_path):
@@ -166,17 +168,17 @@ def test_a_run_without_detectors_opens_and_says_so(copied):
     shutil.rmtree(copied.detectors)
     with Explorer(copied, settings()) as explorer:
         assert explorer.state.detector is None
-        assert explorer._detector.label == "none in this run: see notebook 3"
+        assert explorer.controls.detector.label == "none in this run: see notebook 3"
         assert explorer.render().shape == (IMAGES, 8, 8, 1)
         for tab in range(4):
-            explorer._tab.selected_index = tab
-        assert "ms" in text(explorer._message)
+            explorer.controls.tab.selected_index = tab
+        assert "ms" in text(explorer.controls.message)
 
 
 def test_a_detector_of_one_kind_alone_hides_the_other_histogram(copied):
     shutil.rmtree(copied.detectors / "arcface-distant_mixup")
     with Explorer(copied, settings()) as explorer:
-        visible = {kind: box.layout.visibility for kind, box in explorer._histogram_boxes.items()}
+        visible = {kind: box.layout.visibility for kind, box in explorer.controls.histograms.boxes.items()}
     assert visible == {"none": "visible", "distant_mixup": "hidden"}
 
 
@@ -194,7 +196,7 @@ def test_an_explorer_that_cannot_open_leaves_nothing_behind(copied):
 
 
 def test_a_slider_draws_what_it_says(explorer):
-    explorer._weights[3].value = 0.4
+    explorer.controls.weights[3].value = 0.4
     assert explorer._drawn.weights == (1.0, 0.0, 0.0, 0.4, 0.0, 0.0, 0.0, 1.0)
     expected = sample(
         explorer._renderer.denoiser,
@@ -208,12 +210,12 @@ def test_a_slider_draws_what_it_says(explorer):
 def test_a_slider_never_moves_another(explorer):
     for i, value in enumerate([0.3, 0.9, 1.0, 0.0, 0.5, 0.25, 0.75, 0.1]):
         before = weights(explorer)
-        explorer._weights[i].value = value
+        explorer.controls.weights[i].value = value
         assert weights(explorer) == [*before[:i], value, *before[i + 1 :]]
 
 
 def test_one_change_is_one_drawing(explorer, drawn):
-    explorer._weights[3].value = 0.4
+    explorer.controls.weights[3].value = 0.4
     assert len(drawn) == 1
 
 
@@ -224,8 +226,8 @@ def test_a_pure_class_is_the_plain_sampler_bit_for_bit(explorer):
 
 
 def test_captions_tell_each_detectors_verdict_of_each_image(explorer):
-    explorer._weights[3].value = 0.4
-    for row, caption in enumerate(explorer._captions):
+    explorer.controls.weights[3].value = 0.4
+    for row, caption in enumerate(explorer.controls.captions):
         cells = caption.value.split("<div>")[1:]
         assert len(cells) == 4
         for column, cell in enumerate(cells):
@@ -241,9 +243,9 @@ def test_captions_tell_each_detectors_verdict_of_each_image(explorer):
 
 
 def test_marks_stand_at_the_scores_of_the_images(explorer):
-    before = {kind: mark.value for kind, mark in explorer._marks.items()}
-    explorer._weights[3].value = 0.4
-    for kind, mark in explorer._marks.items():
+    before = {kind: mark.value for kind, mark in explorer.controls.histograms.marks.items()}
+    explorer.controls.weights[3].value = 0.4
+    for kind, mark in explorer.controls.histograms.marks.items():
         places = [float(p) for p in re.findall(r"calc\(([\d.]+)%", mark.value)]
         order = np.argsort(explorer._drawing.verdicts[kind].scores, kind="stable")
         assert len(places) == IMAGES and mark.value != before[kind]
@@ -252,7 +254,7 @@ def test_marks_stand_at_the_scores_of_the_images(explorer):
 
 
 def test_the_time_of_a_drawing_is_shown(explorer):
-    assert text(explorer._message) == (
+    assert text(explorer.controls.message) == (
         f"8 pictures in {1000 * explorer._drawing.seconds:.0f} ms, {STEPS} steps"
     )
 
@@ -264,7 +266,7 @@ def test_zero_sets_all_weights_to_0_and_says_unconditional(explorer, drawn):
     button(explorer, "zero").click()
     assert weights(explorer) == [0.0] * 8
     assert len(drawn) == 1
-    assert text(explorer._label) == "All weights are 0: no class, the unconditional sample"
+    assert text(explorer.controls.label) == "All weights are 0: no class, the unconditional sample"
 
 
 def test_zero_draws_the_unconditional_sample(explorer):
@@ -295,8 +297,8 @@ def test_random_pair_sets_two_classes_to_1(explorer):
 
 
 def test_what_the_denoiser_is_given_stands_in_words(explorer):
-    explorer._mix.value = "convex"
-    assert text(explorer._label) == "convex: the denoiser is given 0: 0.50, 7: 0.50"
+    explorer.controls.mix.value = "convex"
+    assert text(explorer.controls.label) == "convex: the denoiser is given 0: 0.50, 7: 0.50"
 
 
 @pytest.mark.parametrize(
@@ -312,21 +314,23 @@ def test_what_the_denoiser_is_given_stands_in_words(explorer):
 )
 def test_every_control_of_sampling_draws_anew(explorer, name, value):
     before = shown(explorer)
-    getattr(explorer, f"_{name}").value = value
+    getattr(explorer.controls, name).value = value
     assert not np.array_equal(shown(explorer), before)
     assert np.array_equal(shown(explorer), explorer.render())
 
 
 def test_without_a_detector_nothing_is_said(explorer):
-    explorer._detector.value = None
-    assert all("ID" not in caption.value and "OOD" not in caption.value for caption in explorer._captions)
+    explorer.controls.detector.value = None
+    assert all(
+        "ID" not in caption.value and "OOD" not in caption.value for caption in explorer.controls.captions
+    )
 
 
 # Noise.
 
 
 def test_locked_noise_stays_when_weights_change(explorer):
-    explorer._weights[3].value = 0.4
+    explorer.controls.weights[3].value = 0.4
     button(explorer, "equal").click()
     assert explorer.state.seed == 0
 
@@ -334,15 +338,15 @@ def test_locked_noise_stays_when_weights_change(explorer):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda e: setattr(e._weights[3], "value", 0.4),
-        lambda e: setattr(e._mix, "value", "convex"),
+        lambda e: setattr(e.controls.weights[3], "value", 0.4),
+        lambda e: setattr(e.controls.mix, "value", "convex"),
         lambda e: button(e, "equal").click(),
         lambda e: button(e, "only", 2).click(),
     ],
     ids=["slider", "mix", "equal", "only"],
 )
 def test_unlocked_noise_advances_by_one_when_weights_change(explorer, drawn, change):
-    explorer._lock_noise.value = False
+    explorer.controls.lock_noise.value = False
     drawn.clear()
     change(explorer)
     assert explorer.state.seed == 1
@@ -352,21 +356,21 @@ def test_unlocked_noise_advances_by_one_when_weights_change(explorer, drawn, cha
 @pytest.mark.parametrize(
     "change",
     [
-        lambda e: setattr(e._guidance, "value", 3.0),
-        lambda e: setattr(e._steps, "value", 3),
-        lambda e: setattr(e._frame, "value", 3),
+        lambda e: setattr(e.controls.guidance, "value", 3.0),
+        lambda e: setattr(e.controls.steps, "value", 3),
+        lambda e: setattr(e.controls.blend.frame, "value", 3),
     ],
     ids=["guidance", "steps", "frame"],
 )
 def test_unlocked_noise_stays_when_something_else_changes(explorer, change):
-    explorer._lock_noise.value = False
+    explorer.controls.lock_noise.value = False
     change(explorer)
     assert explorer.state.seed == 0
 
 
 @pytest.mark.parametrize("locked", [True, False])
 def test_re_roll_draws_the_next_noise(explorer, drawn, locked):
-    explorer._lock_noise.value = locked
+    explorer.controls.lock_noise.value = locked
     drawn.clear()
     button(explorer, "re-roll").click()
     assert [state.seed for state, _ in drawn] == [1]
@@ -377,79 +381,101 @@ def test_re_roll_draws_the_next_noise(explorer, drawn, locked):
 
 
 def test_the_blend_tab_shows_eleven_frames(explorer):
-    assert pixels(explorer._strip).shape == (8, 9 * BLEND_FRAMES - 1, 4)
-    assert explorer._strip_captions.value.count("<div>") == BLEND_FRAMES
+    assert pixels(explorer.controls.blend.strip).shape == (8, 9 * BLEND_FRAMES - 1, 4)
+    assert explorer.controls.blend.strip_captions.value.count("<div>") == BLEND_FRAMES
 
 
 def test_the_frame_slider_picks_a_frame_without_drawing(explorer, drawn):
     for i in (0, 10, 4):
-        explorer._frame.value = i
-        assert np.array_equal(pixels(explorer._frame_picture), pixels(explorer._strip)[:, 9 * i : 9 * i + 8])
-        assert f"0 to 7: {10 * i}% of the way" in text(explorer._frame_caption)
+        explorer.controls.blend.frame.value = i
+        assert np.array_equal(
+            pixels(explorer.controls.blend.frame_picture),
+            pixels(explorer.controls.blend.strip)[:, 9 * i : 9 * i + 8],
+        )
+        assert f"0 to 7: {10 * i}% of the way" in text(explorer.controls.blend.frame_caption)
     assert drawn == []
 
 
 def test_another_pair_draws_another_blend(explorer):
-    before = explorer._strip.value
-    explorer._blend_pair[0].value = 3
-    assert explorer._strip.value != before
+    before = explorer.controls.blend.strip.value
+    explorer.controls.blend.pair[0].value = 3
+    assert explorer.controls.blend.strip.value != before
     expected = explorer._renderer.blend(explorer.state).images
     assert np.array_equal(explorer._blend.images, expected)
-    assert "3 to 7" in text(explorer._frame_caption)
+    assert "3 to 7" in text(explorer.controls.blend.frame_caption)
 
 
 def test_weights_do_not_draw_the_blend_again(explorer, monkeypatch):
     monkeypatch.setattr(explorer._renderer, "blend", lambda state: pytest.fail("drawn again"))
-    explorer._weights[3].value = 0.4
-    assert "error" not in explorer._message.value
+    explorer.controls.weights[3].value = 0.4
+    assert "error" not in explorer.controls.message.value
 
 
 @pytest.mark.parametrize("moved, other", [(0, 1), (1, 0)])
 def test_a_blend_never_has_one_class_twice(explorer, moved, other):
-    was = explorer._blend_pair[moved].value
-    explorer._blend_pair[moved].value = explorer._blend_pair[other].value
-    assert explorer._blend_pair[other].value == was
+    was = explorer.controls.blend.pair[moved].value
+    explorer.controls.blend.pair[moved].value = explorer.controls.blend.pair[other].value
+    assert explorer.controls.blend.pair[other].value == was
     assert sorted(explorer.state.blend) == [0, 7]
-    assert "error" not in explorer._message.value
+    assert "error" not in explorer.controls.message.value
 
 
 def test_the_denoising_tab_shows_every_step(explorer):
-    explorer._tab.selected_index = DENOISING
+    explorer.controls.tab.selected_index = DENOISING
     for i in range(STEPS + 1):
-        explorer._step.value = i
-        assert np.array_equal(pixels(explorer._step_picture), sheet(explorer._drawing.steps[i], IMAGES))
-        assert text(explorer._step_caption) == ("pure noise" if i == 0 else f"after step {i} of {STEPS}")
+        explorer.controls.denoising.step.value = i
+        assert np.array_equal(
+            pixels(explorer.controls.denoising.step_picture), sheet(explorer._drawing.steps[i], IMAGES)
+        )
+        assert text(explorer.controls.denoising.step_caption) == (
+            "pure noise" if i == 0 else f"after step {i} of {STEPS}"
+        )
+
+
+def test_the_denoising_tab_shows_the_clean_pictures_that_are_predicted_from_each_step(explorer):
+    explorer.controls.tab.selected_index = DENOISING
+    denoising = explorer.controls.denoising
+    for i in range(STEPS + 1):
+        denoising.step.value = i
+        assert np.array_equal(pixels(denoising.clean_picture), sheet(explorer._drawing.clean[i], IMAGES))
+        assert text(denoising.clean_caption) == (
+            "the pictures themselves"
+            if i == STEPS
+            else "the clean pictures that the denoiser predicts from those above"
+        )
+    assert np.array_equal(pixels(denoising.clean_picture), pixels(denoising.step_picture))
 
 
 def test_the_denoising_tab_follows_the_weights(explorer):
-    explorer._tab.selected_index = DENOISING
-    before = explorer._step_picture.value
-    explorer._weights[3].value = 0.4
-    assert explorer._step_picture.value != before
+    explorer.controls.tab.selected_index = DENOISING
+    denoising = explorer.controls.denoising
+    before = denoising.step_picture.value, denoising.clean_picture.value
+    explorer.controls.weights[3].value = 0.4
+    assert denoising.step_picture.value != before[0] and denoising.clean_picture.value != before[1]
 
 
 @pytest.mark.parametrize("steps", [3, 20])
 def test_the_step_slider_ends_at_the_number_of_steps(explorer, steps):
-    explorer._tab.selected_index = DENOISING
-    explorer._steps.value = steps
-    assert (explorer._step.max, explorer._step.value) == (steps, steps)
-    assert text(explorer._step_caption) == f"after step {steps} of {steps}"
+    explorer.controls.tab.selected_index = DENOISING
+    explorer.controls.steps.value = steps
+    assert (explorer.controls.denoising.step.max, explorer.controls.denoising.step.value) == (steps, steps)
+    assert text(explorer.controls.denoising.step_caption) == f"after step {steps} of {steps}"
 
 
 def test_the_pairs_tab_is_filled(explorer):
-    explorer._tab.selected_index = PAIRS
+    explorer.controls.tab.selected_index = PAIRS
     found = explorer._renderer.pair_matrix(explorer.state)
-    for (a, b), cell in explorer._cells.items():
+    for (a, b), cell in explorer.controls.pairs.cells.items():
         matrix, threshold = found["none" if a <= b else "distant_mixup"]
         assert cell.description == f"{matrix[a, b]:.2f}"
         assert ("OOD" in cell.tooltip) == (cell.style.font_weight == "bold") == (matrix[a, b] < threshold)
-    assert "Above the diagonal: no outliers. Below: distant mixup." in text(explorer._pairs_legend)
+    assert "Above the diagonal: no outliers. Below: distant mixup." in text(explorer.controls.pairs.legend)
 
 
 @pytest.mark.parametrize("cell", [(2, 5), (5, 2), (4, 4)])
 def test_a_pressed_cell_sets_the_sliders(explorer, drawn, cell):
-    explorer._tab.selected_index = PAIRS
-    explorer._cells[cell].click()
+    explorer.controls.tab.selected_index = PAIRS
+    explorer.controls.pairs.cells[cell].click()
     assert weights(explorer) == one_hot(*cell)
     assert len(drawn) == 1
 
@@ -458,9 +484,10 @@ def test_a_pressed_cell_sets_the_sliders(explorer, drawn, cell):
 
 
 def test_the_exported_picture_holds_the_images(explorer):
-    explorer._tab.selected_index = EXPORT
+    explorer.controls.tab.selected_index = EXPORT
     link = re.search(
-        r'download="label_mixup.png" href="data:image/png;base64,([^"]+)"', explorer._links.value
+        r'download="label_mixup.png" href="data:image/png;base64,([^"]+)"',
+        explorer.controls.export.links.value,
     )
     large = np.asarray(Image.open(io.BytesIO(base64.b64decode(link[1]))))
     assert np.array_equal(large[::16, ::16], sheet(explorer._drawing.images, 4))
@@ -468,8 +495,8 @@ def test_the_exported_picture_holds_the_images(explorer):
 
 
 def test_the_exported_file_is_the_state(explorer):
-    explorer._tab.selected_index = EXPORT
-    link = re.search(r'href="data:application/json;base64,([^"]+)"', explorer._links.value)
+    explorer.controls.tab.selected_index = EXPORT
+    link = re.search(r'href="data:application/json;base64,([^"]+)"', explorer.controls.export.links.value)
     assert State.from_json(base64.b64decode(link[1]).decode(), explorer.class_names) == explorer.state
 
 
@@ -489,10 +516,10 @@ def test_the_exported_text_restores_everything_exactly(explorer):
         step=4,
     )
     explorer.state = given
-    explorer._tab.selected_index = EXPORT
-    exported, images = explorer._json.value, shown(explorer)
+    explorer.controls.tab.selected_index = EXPORT
+    exported, images = explorer.controls.export.json.value, shown(explorer)
     explorer.state = FIRST
-    explorer._json.value = exported
+    explorer.controls.export.json.value = exported
     button(explorer, "restore this state").click()
     assert explorer.state == given
     assert np.array_equal(shown(explorer), images)
@@ -501,34 +528,34 @@ def test_the_exported_text_restores_everything_exactly(explorer):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda e: setattr(e._weights[3], "value", 0.4),
-        lambda e: setattr(e._lock_noise, "value", False),
-        lambda e: setattr(e._steps, "value", 3),
+        lambda e: setattr(e.controls.weights[3], "value", 0.4),
+        lambda e: setattr(e.controls.lock_noise, "value", False),
+        lambda e: setattr(e.controls.steps, "value", 3),
         lambda e: button(e, "re-roll").click(),
     ],
     ids=["slider", "lock", "steps", "re-roll"],
 )
 def test_the_exported_text_follows_the_widgets(explorer, change):
-    explorer._tab.selected_index = EXPORT
+    explorer.controls.tab.selected_index = EXPORT
     change(explorer)
-    assert State.from_json(explorer._json.value, explorer.class_names) == explorer.state
+    assert State.from_json(explorer.controls.export.json.value, explorer.class_names) == explorer.state
 
 
 def test_the_exported_code_draws_the_same_images(explorer):
-    explorer._tab.selected_index = EXPORT
-    explorer._weights[3].value = 0.4
+    explorer.controls.tab.selected_index = EXPORT
+    explorer.controls.weights[3].value = 0.4
     namespace = {}
-    exec(explorer._code.value, namespace)
-    assert 'pretrained.shipped("digits")' in explorer._code.value
+    exec(explorer.controls.export.code.value, namespace)
+    assert 'pretrained.shipped("digits")' in explorer.controls.export.code.value
     assert np.array_equal(namespace["images"], shown(explorer))
 
 
 def test_the_exported_code_of_ones_own_run_draws_the_same_images(copied):
     with Explorer(copied, settings()) as explorer:
-        explorer._tab.selected_index = EXPORT
+        explorer.controls.tab.selected_index = EXPORT
         namespace = {}
-        exec(explorer._code.value, namespace)
-        assert str(copied.denoiser) in explorer._code.value
+        exec(explorer.controls.export.code.value, namespace)
+        assert str(copied.denoiser) in explorer.controls.export.code.value
         assert np.array_equal(namespace["images"], shown(explorer))
 
 
@@ -545,29 +572,31 @@ def test_the_exported_code_of_ones_own_run_draws_the_same_images(copied):
     ],
 )
 def test_a_state_that_cannot_be_restored_shows_one_line_and_changes_nothing(explorer, given, told):
-    explorer._tab.selected_index = EXPORT
+    explorer.controls.tab.selected_index = EXPORT
     if isinstance(given, dict):
-        given = json.dumps({**json.loads(explorer._json.value), "mix": "convex", **given})
-    explorer._json.value = given
+        given = json.dumps({**json.loads(explorer.controls.export.json.value), "mix": "convex", **given})
+    explorer.controls.export.json.value = given
     button(explorer, "restore this state").click()
-    assert "oodlib-error" in explorer._message.value
-    assert told in module.html.unescape(text(explorer._message))
-    assert "\n" not in explorer._message.value
+    assert "oodlib-error" in explorer.controls.message.value
+    assert told in html.unescape(text(explorer.controls.message))
+    assert "\n" not in explorer.controls.message.value
     assert explorer.state == FIRST
 
 
 def test_after_a_refused_state_the_explorer_is_usable(explorer):
-    explorer._json.value = "{"
+    explorer.controls.export.json.value = "{"
     button(explorer, "restore this state").click()
-    explorer._weights[3].value = 0.4
-    assert "oodlib-error" not in explorer._message.value
+    explorer.controls.weights[3].value = 0.4
+    assert "oodlib-error" not in explorer.controls.message.value
     assert np.array_equal(shown(explorer), explorer.render())
 
 
 def test_the_shown_text_of_an_error_is_escaped(explorer):
-    explorer._json.value = json.dumps({**json.loads(FIRST.to_json()), "detector": "<b onclick='x'>"})
+    explorer.controls.export.json.value = json.dumps(
+        {**json.loads(FIRST.to_json()), "detector": "<b onclick='x'>"}
+    )
     button(explorer, "restore this state").click()
-    assert "<b onclick" not in explorer._message.value
+    assert "<b onclick" not in explorer.controls.message.value
 
 
 def test_a_state_for_other_classes_cannot_be_set(explorer):
@@ -596,24 +625,24 @@ def failing(explorer, monkeypatch):
 
 def test_an_error_shows_as_one_line(failing):
     before = shown(failing)
-    failing._weights[3].value = 0.4
-    assert text(failing._message) == "RuntimeError: no memory &lt;here&gt;"
-    assert "\n" not in failing._message.value
+    failing.controls.weights[3].value = 0.4
+    assert text(failing.controls.message) == "RuntimeError: no memory &lt;here&gt;"
+    assert "\n" not in failing.controls.message.value
     assert np.array_equal(shown(failing), before)
 
 
 def test_the_next_change_after_an_error_works(failing):
-    failing._weights[3].value = 0.4
-    failing._weights[3].value = 0.0
-    failing._weights[4].value = 0.4
-    assert "8 pictures" in text(failing._message)
+    failing.controls.weights[3].value = 0.4
+    failing.controls.weights[3].value = 0.0
+    failing.controls.weights[4].value = 0.4
+    assert "8 pictures" in text(failing.controls.message)
     assert np.array_equal(shown(failing), failing.render())
 
 
 def test_going_back_to_what_was_drawn_before_an_error_takes_the_error_away(failing):
-    failing._weights[3].value = 0.4
-    failing._weights[3].value = 0.0
-    assert "8 pictures" in text(failing._message)
+    failing.controls.weights[3].value = 0.4
+    failing.controls.weights[3].value = 0.0
+    assert "8 pictures" in text(failing.controls.message)
 
 
 def test_an_error_in_render_is_raised(failing):
@@ -623,28 +652,28 @@ def test_an_error_in_render_is_raised(failing):
 
 @pytest.mark.parametrize("tab, method", [(BLEND, "blend"), (PAIRS, "pair_matrix")], ids=["blend", "pairs"])
 def test_an_error_in_a_tab_shows_as_one_line(explorer, monkeypatch, tab, method):
-    explorer._tab.selected_index = DENOISING
+    explorer.controls.tab.selected_index = DENOISING
 
     def fail(state):
         raise RuntimeError("no memory")
 
     with monkeypatch.context() as patch:
         patch.setattr(explorer._renderer, method, fail)
-        explorer._seed.value = 77 + tab
-        explorer._tab.selected_index = tab
-    assert text(explorer._message) == "RuntimeError: no memory"
-    explorer._weights[3].value = 0.4
-    assert "8 pictures" in text(explorer._message)
+        explorer.controls.seed.value = 77 + tab
+        explorer.controls.tab.selected_index = tab
+    assert text(explorer.controls.message) == "RuntimeError: no memory"
+    explorer.controls.weights[3].value = 0.4
+    assert "8 pictures" in text(explorer.controls.message)
 
 
 def test_a_deleted_checkpoint_shows_as_one_line(copied):
     shutil.copytree(copied.detector("arcface", "none", 0), copied.detector("softmax", "none", 0))
     with Explorer(copied, settings()) as explorer:
         (copied.detector("softmax", "none", 0) / "detector.safetensors").unlink()
-        explorer._detector.value = "softmax, seed 0"
-        assert "holds no detector.safetensors" in text(explorer._message)
-        explorer._detector.value = DETECTOR
-        assert "8 pictures" in text(explorer._message)
+        explorer.controls.detector.value = "softmax, seed 0"
+        assert "holds no detector.safetensors" in text(explorer.controls.message)
+        explorer.controls.detector.value = DETECTOR
+        assert "8 pictures" in text(explorer.controls.message)
 
 
 # Threads.
@@ -661,13 +690,15 @@ def test_two_threads_end_with_the_images_of_the_final_state(explorer):
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=hammer, args=[explorer._weights[start::2], start]) for start in (0, 1)]
+    threads = [
+        threading.Thread(target=hammer, args=[explorer.controls.weights[start::2], start]) for start in (0, 1)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert errors == []
-    assert "8 pictures" in text(explorer._message)
+    assert "8 pictures" in text(explorer.controls.message)
     assert explorer._drawn == explorer.state
     before = shown(explorer)
     assert np.array_equal(before, explorer.render())
@@ -682,11 +713,13 @@ def test_a_change_during_a_drawing_is_drawn_after_it(explorer, monkeypatch):
         return draw(*args, **options)
 
     monkeypatch.setattr(explorer._renderer, "draw", slow)
-    threads = [threading.Thread(target=setattr, args=[explorer._weights[i], "value", 0.5]) for i in (3, 4)]
+    threads = [
+        threading.Thread(target=setattr, args=[explorer.controls.weights[i], "value", 0.5]) for i in (3, 4)
+    ]
     threads[0].start()
     assert began.wait(20)
     threads[1].start()
-    wait(lambda: explorer._weights[4].value == 0.5)
+    wait(lambda: explorer.controls.weights[4].value == 0.5)
     go_on.set()
     for thread in threads:
         thread.join()
@@ -695,12 +728,13 @@ def test_a_change_during_a_drawing_is_drawn_after_it(explorer, monkeypatch):
 
 def test_changes_that_waited_together_are_drawn_once(explorer, drawn):
     threads = [
-        threading.Thread(target=setattr, args=[slider, "value", 0.5]) for slider in explorer._weights[1:7]
+        threading.Thread(target=setattr, args=[slider, "value", 0.5])
+        for slider in explorer.controls.weights[1:7]
     ]
     with explorer._lock:
         for thread in threads:
             thread.start()
-        wait(lambda: all(slider.value == 0.5 for slider in explorer._weights[1:7]))
+        wait(lambda: all(slider.value == 0.5 for slider in explorer.controls.weights[1:7]))
     for thread in threads:
         thread.join()
     assert [state.weights for state, _ in drawn] == [(1.0, *[0.5] * 6, 1.0)]
@@ -719,41 +753,41 @@ def slow(explorer, monkeypatch):
 
 
 def test_a_slow_drawing_is_first_drawn_in_few_steps(slow):
-    slow._weights[3].value = 0.4
+    slow.controls.weights[3].value = 0.4
     assert len(slow._drawing.steps) == module.DRAFT_STEPS + 1
-    assert text(slow._message).endswith(f"ms, draft, {module.DRAFT_STEPS} steps")
+    assert text(slow.controls.message).endswith(f"ms, draft, {module.DRAFT_STEPS} steps")
     assert np.array_equal(shown(slow), slow._renderer.draw(slow.state, module.DRAFT_STEPS).images)
 
 
 def test_at_rest_it_is_drawn_in_full(slow, monkeypatch):
     monkeypatch.setattr(module, "REST_S", 0.01)
-    slow._weights[3].value = 0.4
+    slow.controls.weights[3].value = 0.4
     wait(lambda: not slow._is_draft)
     with slow._lock:
         refined = shown(slow)
-    assert text(slow._message).endswith(f"ms, {STEPS} steps")
+    assert text(slow.controls.message).endswith(f"ms, {STEPS} steps")
     assert np.array_equal(refined, slow.render())
 
 
 def test_a_draft_is_not_refined_once_something_newer_was_drawn(slow, drawn):
-    slow._weights[3].value = 0.4
+    slow.controls.weights[3].value = 0.4
     old = slow._drawn
-    slow._weights[3].value = 0.5
+    slow.controls.weights[3].value = 0.5
     drawn.clear()
     slow._refine(old)
     assert drawn == []
 
 
 def test_a_newer_change_takes_the_place_of_the_timer(slow):
-    slow._weights[3].value = 0.4
+    slow.controls.weights[3].value = 0.4
     first = slow._timer
-    slow._weights[3].value = 0.5
+    slow.controls.weights[3].value = 0.5
     assert first.finished.is_set()
     assert not slow._timer.finished.is_set()
 
 
 def test_refining_gives_way_to_a_newer_change(slow):
-    slow._weights[3].value = 0.4
+    slow.controls.weights[3].value = 0.4
     slow._is_newer.set()
     slow._refine(slow._drawn)
     assert slow._is_draft
@@ -761,19 +795,19 @@ def test_refining_gives_way_to_a_newer_change(slow):
 
 
 def test_render_draws_in_full(slow):
-    slow._weights[3].value = 0.4
+    slow.controls.weights[3].value = 0.4
     slow.render()
     assert len(slow._drawing.steps) == STEPS + 1
 
 
 def test_a_drawing_of_few_steps_is_not_drafted(slow):
-    slow._weights[3].value = 0.4
-    slow._steps.value = module.DRAFT_STEPS
+    slow.controls.weights[3].value = 0.4
+    slow.controls.steps.value = module.DRAFT_STEPS
     assert not slow._is_draft
 
 
 def test_a_fast_drawing_is_not_drafted(explorer):
-    explorer._weights[3].value = 0.4
+    explorer.controls.weights[3].value = 0.4
     assert not explorer._is_draft
 
 
@@ -794,11 +828,12 @@ def shared_models(monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_a_hundred_explorers_opened_and_closed_leave_no_widgets_and_memory_flat(shared_models, copied):
     shutil.rmtree(copied.detectors)  # one in ten has detectors, whose histograms take half of the time
     before, opened, memory = set(WIDGETS), [], {}
     for i in range(100):
-        with Explorer(copied if i % 10 else RUN, presets.settings(num_inference_steps=1)) as explorer:
+        with Explorer(copied if i % 10 else RUN, presets.make_settings(num_inference_steps=1)) as explorer:
             assert len(WIDGETS) > len(before) + 300
             opened.append(weakref.ref(explorer))
         del explorer
@@ -814,36 +849,10 @@ def test_closing_cancels_the_refinement(monkeypatch):
     monkeypatch.setattr(module, "REST_S", 1000.0)
     with Explorer(RUN, settings()) as explorer:
         monkeypatch.setattr(module, "DRAFT_ABOVE_S", -1.0)
-        explorer._weights[3].value = 0.4
+        explorer.controls.weights[3].value = 0.4
         assert explorer._timer.is_alive()
     explorer._timer.join(5)
     assert not explorer._timer.is_alive()
-
-
-@pytest.fixture
-def alone(opened, monkeypatch):
-    """As if the explorer that these tests share were not open."""
-    monkeypatch.setattr(module, "_open", set())
-    monkeypatch.setattr(module, "_switch_interval_s", 0.0)
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.004)
-    yield
-    sys.setswitchinterval(before)
-
-
-def test_python_hands_its_lock_on_fast_while_an_explorer_is_open(alone):
-    with Explorer(RUN, settings()):
-        assert sys.getswitchinterval() == pytest.approx(1e-5)
-    assert sys.getswitchinterval() == pytest.approx(0.004)
-
-
-def test_the_last_explorer_to_close_restores_the_switch_interval(alone):
-    first, second = Explorer(RUN, settings()), Explorer(RUN, settings())
-    first.close()
-    assert sys.getswitchinterval() == pytest.approx(1e-5)
-    first.close()
-    second.close()
-    assert sys.getswitchinterval() == pytest.approx(0.004)
 
 
 # What stands in a notebook's output.
@@ -864,27 +873,27 @@ def test_the_figure_tells_the_state_and_every_verdict(explorer):
 
 
 def test_the_figure_without_a_detector_has_no_second_line(explorer):
-    explorer._detector.value = None
+    explorer.controls.detector.value = None
     assert "\n" not in explorer.figure().get_suptitle()
 
 
 @pytest.mark.parametrize("shell", [None, SimpleNamespace(), SimpleNamespace(kernel=SimpleNamespace())])
 def test_outside_a_live_front_end_a_static_picture_stands(explorer, monkeypatch, shell):
-    monkeypatch.setattr(module, "get_ipython", lambda: shell)
+    monkeypatch.setattr(kernel, "get_ipython", lambda: shell)
     bundle = explorer._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "image/png"}
     assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).width > 400
 
 
 def test_in_a_batch_run_a_static_picture_stands(explorer, monkeypatch):
-    kernel = SimpleNamespace(_allow_stdin=False)
-    monkeypatch.setattr(module, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    shell = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=False))
+    monkeypatch.setattr(kernel, "get_ipython", lambda: shell)
     assert set(explorer._repr_mimebundle_()) == {"text/plain", "image/png"}
 
 
 def test_in_a_live_front_end_the_widgets_stand_too(explorer, monkeypatch):
-    kernel = SimpleNamespace(_allow_stdin=True)
-    monkeypatch.setattr(module, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    shell = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=True))
+    monkeypatch.setattr(kernel, "get_ipython", lambda: shell)
     bundle = explorer._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.widget.model_id
@@ -895,12 +904,12 @@ def test_in_a_live_front_end_the_widgets_stand_too(explorer, monkeypatch):
 
 
 def use_everything(explorer):
-    explorer._weights[3].value = 0.4
-    explorer._scheduler.value = "ddpm"
+    explorer.controls.weights[3].value = 0.4
+    explorer.controls.scheduler.value = "ddpm"
     button(explorer, "random pair").click()
     button(explorer, "re-roll").click()
     for tab in range(4):
-        explorer._tab.selected_index = tab
+        explorer.controls.tab.selected_index = tab
     explorer._histograms_drawn = None
     explorer.render()
     explorer._repr_mimebundle_()
@@ -925,29 +934,5 @@ def test_there_is_no_output_widget_in_it(explorer):
 
 def test_every_control_has_a_text(explorer):
     kinds = (w.FloatSlider, w.IntSlider, w.Button, w.BoundedIntText, w.Dropdown, w.ToggleButton)
-    explorer._tab.selected_index = PAIRS
+    explorer.controls.tab.selected_index = PAIRS
     assert [c for c in tree(explorer) if isinstance(c, kinds) and not c.description] == []
-
-
-# Pictures.
-
-
-def test_a_sheet_leaves_a_transparent_gap():
-    images = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8, 1)
-    found = sheet(images, 2)
-    assert found.shape == (17, 17, 4)
-    assert np.array_equal(found[:8, 9:, :3], np.repeat(images[1], 3, axis=2))
-    assert np.array_equal(found[9:, :8, :3], np.repeat(images[2], 3, axis=2))
-    assert (found[8] == 0).all() and (found[:, 8] == 0).all() and (found[9:, 9:] == 0).all()
-    assert (found[:8, :8, 3] == 255).all()
-
-
-def test_a_sheet_of_rgb_keeps_its_colours():
-    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    assert np.array_equal(sheet(images, 2)[:, :16, :3], images[0])
-
-
-def test_a_png_enlarges_each_pixel_to_a_square():
-    given = np.random.default_rng(0).integers(0, 256, (3, 5, 4), np.uint8)
-    found = np.asarray(Image.open(io.BytesIO(png(given, 4))))
-    assert np.array_equal(found, given.repeat(4, axis=0).repeat(4, axis=1))

@@ -1,4 +1,4 @@
-"""Images on their way into a diffusion model and back."""
+"""The door through which every picture, array and tensor comes in."""
 
 import subprocess
 import sys
@@ -6,8 +6,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from oodlib.images import signed_to_uint8, uint8_to_signed
+from oodlib.errors import InputError
+from oodlib.images import (
+    fit_picture,
+    from_folder,
+    open_picture,
+    read_picture,
+    signed_to_uint8,
+    uint8_tensor,
+    uint8_to_signed,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
 
@@ -43,7 +53,55 @@ def test_what_lies_beyond_black_and_white_is_clipped():
     assert signed_to_uint8(torch.tensor([-3.0, 1.2]).view(2, 1, 1, 1)).flatten().tolist() == [0, 255]
 
 
-def test_images_are_read_without_torch():
+def test_fit_picture_keeps_a_picture_of_the_right_size():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(fit_picture(Image.fromarray(image), (8, 8, 3)), image)
+
+
+def test_fit_picture_averages_cells():
+    image = np.repeat(np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8), 4, 0), 4, 1)
+    assert np.array_equal(fit_picture(Image.fromarray(image), (8, 8, 1))[..., 0], image[::4, ::4])
+
+
+def test_fit_picture_crops_the_centre():
+    image = np.zeros((8, 24), np.uint8)
+    image[:, 8:16] = 255
+    assert (fit_picture(Image.fromarray(image), (8, 8, 1)) == 255).all()
+
+
+def test_fit_picture_makes_grey_rgb():
+    fitted = fit_picture(Image.new("L", (9, 9), 50), (8, 8, 3))
+    assert (fitted == 50).all()
+
+
+def test_a_picture_from_a_file_is_the_picture_fitted(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_picture(tmp_path / "a.png", (8, 8, 1)), fit_picture(picture, (8, 8, 1)))
+    assert np.array_equal(np.asarray(open_picture(tmp_path / "a.png")), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    "read", [lambda file: read_picture(file, (8, 8, 1)), lambda file: from_folder(file.parent, (8, 8, 1))]
+)
+def test_a_picture_of_a_colour_space_that_cannot_be_converted_is_named(tmp_path, read):
+    Image.new("LAB", (8, 8)).save(tmp_path / "lab.tif")
+    with pytest.raises(
+        InputError, match=r"^image .*lab\.tif cannot be read \(.*LAB.*\); remove or repair it$"
+    ):
+        read(tmp_path / "lab.tif")
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((2, 8, 8, 1), np.uint8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)]
+)
+def test_a_uint8_tensor_is_a_contiguous_copy(images):
+    tensor = uint8_tensor(images, (8, 8, 1))
+    tensor += 1
+    assert tensor.is_contiguous() and not images.any()
+
+
+def test_the_door_is_imported_without_torch():
     code = "import sys, oodlib.images; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

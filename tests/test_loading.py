@@ -6,11 +6,11 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
-from oodlib.datasets.loading import SPLITS, display_name, load, load_ood
+from oodlib.datasets.loading import SPLITS, identity, load, load_ood
 from oodlib.datasets.published import PUBLISHED
+from oodlib.datasets.roles import ID_TEST, Role, id_set
 from oodlib.datasets.synthetic import LETTERS, OOD_SETS, SYMBOLS, validation_outliers
 from oodlib.errors import InputError
-from oodlib.images import fit_picture
 
 CHECKSUMS = {"train": "604e09fd95b1a2af", "val": "ab55b1d20d41b866", "test": "53a939b14761c88b"}
 
@@ -109,7 +109,7 @@ def test_ood_set_is_the_same_on_each_call(name, ood_sets):
 
 @pytest.mark.parametrize("name", ["letters", "photo_patches", "gaussian", "uniform"])
 def test_image_depends_on_its_index_alone(name, ood_sets):
-    assert np.array_equal(OOD_SETS[name]((8, 8, 1), count=25), ood_sets[name][:25])
+    assert np.array_equal(OOD_SETS[name].make((8, 8, 1), count=25), ood_sets[name][:25])
 
 
 @pytest.mark.parametrize("name", ["letters", "photo_patches", "gaussian", "uniform"])
@@ -125,9 +125,9 @@ def test_noise_has_any_shape(name, shape):
 
 @pytest.mark.parametrize("name", ["gaussian", "uniform"])
 def test_noise_comes_in_any_number_under_the_same_name(name, ood_sets):
-    sets = load_ood([f"{name}:1200"])
-    assert {name: images.shape for name, images in sets.items()} == {name: (1200, 8, 8, 1)}
-    assert np.array_equal(sets[name][:1000], ood_sets[name])
+    (noise,) = load_ood([f"{name}:1200"])
+    assert (noise.key, noise.images.shape) == (name, (1200, 8, 8, 1))
+    assert np.array_equal(noise.images[:1000], ood_sets[name])
 
 
 @pytest.mark.parametrize("count", ["", "0", "-5", "many", "1e4"])
@@ -206,10 +206,44 @@ def test_set_of_another_shape_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "source, name", [("held_out", "held_out"), ("a/b/pool.npz", "pool"), ("a/pictures", "pictures")]
+    "source, key, title",
+    [
+        ("held_out", "held_out", "held out"),
+        ("photo_patches:40", "photo_patches", "photo patches"),
+        ("a/b/my_pool.npz", "my_pool", "my_pool"),
+        ("a/pictures", "pictures", "pictures"),
+    ],
 )
-def test_display_name_is_the_name_or_the_last_part_of_the_path(source, name):
-    assert display_name(source) == name
+def test_the_key_of_a_set_is_its_name_or_the_last_part_of_its_path(source, key, title):
+    assert identity(source)[:2] == (key, title)
+
+
+def test_built_in_sets_have_their_roles():
+    assert {name: str(made.role) for name, made in OOD_SETS.items()} == {
+        "held_out": "near",
+        **dict.fromkeys(("letters", "symbols", "photo_patches"), "far"),
+        **dict.fromkeys(("gaussian", "uniform", "inverted"), "noise"),
+    }
+    assert identity("gaussian:10000")[2] == Role.NOISE
+
+
+@pytest.mark.parametrize(
+    "name", ["mine", "CIFAR-100", "cifar100", "near", "gaussian noise", "held_out", "isun"]
+)
+def test_a_set_of_ones_own_is_far_whatever_it_is_called(name):
+    assert identity(f"some/{name}.npz") == (name, name, Role.FAR)
+
+
+def test_near_far_noise_and_validation_outliers_are_ood_and_id_images_are_not_even_shifted():
+    assert [str(role) for role in Role if role.is_ood] == ["near", "far", "noise", "validation"]
+    assert [str(role) for role in Role if not role.is_ood] == ["id", "shifted_id"]
+
+
+def test_id_images_keep_their_labels_and_have_the_key_of_their_split():
+    test = load("digits", "test")
+    found = id_set(test)
+    assert found[:3] == (ID_TEST, "ID test", Role.ID) and found[3:] == test
+    assert id_set(test, "val").key == "id_val"
 
 
 def test_sub_folders_are_classes(class_folder):
@@ -315,27 +349,6 @@ def test_a_picture_with_a_damaged_header_is_named(tmp_path, name, position, valu
         load(str(tmp_path))
 
 
-def test_fit_picture_keeps_a_picture_of_the_right_size():
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert np.array_equal(fit_picture(Image.fromarray(image), (8, 8, 3)), image)
-
-
-def test_fit_picture_averages_cells():
-    image = np.repeat(np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8), 4, 0), 4, 1)
-    assert np.array_equal(fit_picture(Image.fromarray(image), (8, 8, 1))[..., 0], image[::4, ::4])
-
-
-def test_fit_picture_crops_the_centre():
-    image = np.zeros((8, 24), np.uint8)
-    image[:, 8:16] = 255
-    assert (fit_picture(Image.fromarray(image), (8, 8, 1)) == 255).all()
-
-
-def test_fit_picture_makes_grey_rgb():
-    fitted = fit_picture(Image.new("L", (9, 9), 50), (8, 8, 3))
-    assert (fitted == 50).all()
-
-
 @pytest.fixture
 def npz(tmp_path):
     def write(**arrays):
@@ -394,13 +407,25 @@ def test_bad_npz_is_refused(npz, arrays, told):
 def test_ood_sets_are_loaded_whole_under_their_names(tmp_path):
     np.savez(tmp_path / "mine.npz", images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 2)
     sets = load_ood(["letters", str(tmp_path / "mine.npz")])
-    assert {name: len(images) for name, images in sets.items()} == {"letters": 1000, "mine": 40}
+    assert {s.key: len(s.images) for s in sets} == {"letters": 1000, "mine": 40}
+
+
+def test_ood_sets_come_without_labels_as_none_of_their_classes_is_a_detectors(tmp_path):
+    np.savez(tmp_path / "mine.npz", images=np.zeros((40, 8, 8), np.uint8), labels=np.arange(40) % 2)
+    (mine,) = load_ood([str(tmp_path / "mine.npz")])
+    assert mine.labels is None and mine.class_names == ()
 
 
 def test_two_ood_sets_of_one_name_are_refused(tmp_path):
     (tmp_path / "letters").mkdir()
     with pytest.raises(InputError, match="two OOD sets are called letters"):
         load_ood(["letters", str(tmp_path / "letters")])
+
+
+def test_two_ood_sets_of_one_title_are_refused(tmp_path):
+    (tmp_path / "held out").mkdir()
+    with pytest.raises(InputError, match="two OOD sets are called held out"):
+        load_ood(["held_out", str(tmp_path / "held out")])
 
 
 def test_an_ood_set_may_not_be_called_id_test(tmp_path):
@@ -437,7 +462,9 @@ def test_a_16_bit_grey_picture_is_scaled_not_clipped(tmp_path):
 @pytest.fixture(scope="module")
 def strange():
     val = load("digits", "val")
-    return val, validation_outliers(val.images, val.labels)
+    sets = validation_outliers(val.images, val.labels)
+    assert {s.role for s in sets} == {Role.VALIDATION}
+    return val, {s.key: s.images for s in sets}
 
 
 def test_validation_outliers_are_as_many_as_their_images_of_each_kind(strange):
@@ -468,8 +495,8 @@ def test_jigsaw_and_shuffled_images_keep_their_pixels(strange):
 def test_validation_outliers_are_the_same_on_each_call_and_take_colour():
     images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
     first, again = (validation_outliers(images, np.arange(6) % 2) for _ in range(2))
-    assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert first["clouds"].shape == (6, 16, 16, 3)
+    assert all(np.array_equal(a.images, b.images) for a, b in zip(first, again, strict=True))
+    assert first[-1].key == "clouds" and first[-1].images.shape == (6, 16, 16, 3)
 
 
 def test_symbols_hold_no_letter_of_the_letters():
@@ -479,3 +506,10 @@ def test_symbols_hold_no_letter_of_the_letters():
 def test_photo_patches_have_any_size_and_number():
     patches = load("photo_patches:12", image_shape=(32, 32, 3)).images
     assert patches.shape == (12, 32, 32, 3) and patches.std(axis=(1, 2, 3)).max() > 10
+
+
+def test_a_path_is_taken_from_beside_the_snakefile_too(class_folder, tmp_path, monkeypatch):
+    (tmp_path / "Snakefile").touch()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert len(load("light", "all").images) == 20

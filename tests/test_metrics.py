@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from oodlib.detection import metrics
 from oodlib.detection.metrics import aupr, auroc, fpr_at_tpr, ood_metrics, resampled_auroc, threshold_at_tpr
 from oodlib.errors import InputError
 
@@ -42,6 +43,18 @@ def sklearn_fpr(id_scores, ood_scores, tpr, positive):
 def test_auroc_is_scikit_learns(id_scores, ood_scores):
     expected = roc_auc_score(*labelled(id_scores, ood_scores))
     assert auroc(id_scores, ood_scores) == pytest.approx(expected, abs=1e-12)
+
+
+@each_case
+def test_the_roc_curve_is_scikit_learns(id_scores, ood_scores):
+    expected = roc_curve(*labelled(id_scores, ood_scores), drop_intermediate=False)[:2]
+    assert np.allclose(metrics.roc_curve(id_scores, ood_scores), expected, rtol=0, atol=1e-12)
+
+
+@each_case
+def test_the_area_under_the_roc_curve_is_auroc(id_scores, ood_scores):
+    fpr, tpr = metrics.roc_curve(id_scores, ood_scores)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(auroc(id_scores, ood_scores), abs=1e-12)
 
 
 @pytest.mark.parametrize("positive", ["id", "ood"])

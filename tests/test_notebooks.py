@@ -13,7 +13,10 @@ import papermill
 import pytest
 from conftest import REPOSITORY
 
-from oodlib.presets import Settings, from_notebook
+from oodlib.notebook import parameters
+from oodlib.settings import Settings
+
+pytestmark = pytest.mark.slow
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -58,16 +61,16 @@ def test_its_parameters_are_explained_literals_that_settings_know(path):
     assert len(cells) == 1
     for line, statement in zip(cells[0].source.splitlines(), ast.parse(cells[0].source).body, strict=True):
         ast.literal_eval(statement.value)
-        assert statement.targets[0].id in Settings.__dataclass_fields__
+        assert statement.targets[0].id in Settings.model_fields
         assert re.search(r"  # .{3,}", line), f"not explained: {line}"
 
 
 @every_notebook
 def test_its_parameters_pass_the_check(path):
     source = next(cell.source for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", []))
-    namespace = {}
+    namespace = {"In": [source]}
     exec(source, namespace)
-    assert from_notebook(namespace).preset == "digits"
+    assert parameters(namespace, path.stem).preset == "digits"
 
 
 @every_notebook
@@ -102,7 +105,7 @@ def test_a_bad_parameter_stops_it_in_the_first_cell_with_one_line(tmp_path, name
     error, ran = run(tmp_path, name, **parameters)
     assert error.evalue.startswith(message)
     assert error.traceback == [f"InputError: {error.evalue}"]
-    assert ran[-1].source.startswith("from oodlib import presets") and len(ran) == 3
+    assert ran[-1].source.startswith("from oodlib.notebook import parameters") and len(ran) == 3
     assert not (tmp_path / "run").exists()
 
 

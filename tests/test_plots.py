@@ -9,6 +9,7 @@ import pytest
 
 from oodlib.detection.metrics import auroc
 from oodlib.reports import plots
+from oodlib.reports.intervals import MEAN
 
 
 def rendered(figure) -> bytes:
@@ -20,12 +21,22 @@ def rendered(figure) -> bytes:
 @pytest.fixture
 def scores() -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    sets = {"id_test": 1.0, "letters": 0.0, "held_out": 0.5}
+    sets = {
+        "id_test": ("ID test", "id", 1.0),
+        "letters": ("letters", "far", 0.0),
+        "held_out": ("8s and 9s", "near", 0.5),
+        "blurred": ("blurred", "shifted_id", 0.9),
+    }
     return pd.concat(
-        pd.DataFrame({"outliers": kind, "set": name, "score": rng.normal(mean, 0.3, 40)})
+        pd.DataFrame(
+            {"outliers": kind, "set": key, "title": title, "role": role, "score": rng.normal(mean, 0.3, 40)}
+        )
         for kind in ("none", "label_mixup")
-        for name, mean in sets.items()
+        for key, (title, role, mean) in sets.items()
     )
+
+
+INTERVAL = "95 % t interval over 3 seeds"
 
 
 def test_an_image_grid_shows_each_image_in_its_place():
@@ -48,10 +59,11 @@ def test_one_seed_has_no_bold_changes():
         {"head": ["arcface"], "ood_set": ["letters"], "outliers": ["label_mixup"], "none": [0.9]}
         | {"exposed": [0.95]}
         | {"change": [0.05], "low": [np.nan], "high": [np.nan]}
+        | {"title": ["letters"], "metric": ["auroc"], "interval": ["no interval from 1 seed"]}
     )
-    assert [text.get_fontweight() for text in plots.results_heatmap(changes, "title").axes[2].texts] == [
-        "normal"
-    ]
+    figure = plots.results_heatmap(changes, "title")
+    assert [text.get_fontweight() for text in figure.axes[2].texts] == ["normal"]
+    assert figure.get_suptitle() == "title\nno interval from 1 seed"
 
 
 def test_an_image_grid_takes_colour():
@@ -62,6 +74,7 @@ def test_score_distributions_draw_the_threshold_and_the_share_accepted(scores):
     figure = plots.score_distributions(scores, {"none": 0.5, "label_mixup": 0.6}, "title", "score")
     assert len(figure.axes) == 4  # two OOD sets, two kinds of training
     assert figure.axes[1].lines[0].get_xdata()[0] == 0.6
+    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["letters", "8s and 9s"]
     letters = scores.query("outliers == 'none' and set == 'letters'")["score"]
     assert figure.axes[0].texts[0].get_text() == f"{(letters >= 0.5).mean():.0%}\naccepted"
     assert rendered(figure)
@@ -80,6 +93,23 @@ def test_roc_curves_name_the_auroc_of_each_set(scores):
         scores.query("outliers == 'none' and set == @name")["score"] for name in ("id_test", "letters")
     )
     assert labels[0] == f"letters {auroc(id_scores, letters):.3f}"
+    assert len(labels) == 2 and labels[1].startswith("8s and 9s 0.")
+
+
+def test_the_auroc_of_a_roc_curve_is_that_of_the_tables(scores, monkeypatch):
+    monkeypatch.setattr(plots, "auroc", lambda *_: 0.123)
+    legend = plots.roc_curves(scores, "title").axes[0].get_legend()
+    assert legend.get_texts()[0].get_text() == "letters 0.123"
+
+
+def test_both_score_figures_have_the_same_bars(scores):
+    scores = scores[scores["set"].isin(["id_test", "letters"]) & (scores["outliers"] == "none")]
+    both = [scores.loc[scores["set"] == key, "score"].to_numpy() for key in ("id_test", "letters")]
+    one = plots.score_histogram(*both, 0.5, "title").axes[0]
+    other = plots.score_distributions(scores, {"none": 0.5}, "title", "score").axes[0]
+    for a, b in zip(one.patches, other.patches, strict=True):
+        assert np.array_equal(a.get_data().values, b.get_data().values)
+        assert np.array_equal(a.get_data().edges, b.get_data().edges)
 
 
 def test_the_heat_map_sets_certain_changes_in_bold():
@@ -93,9 +123,14 @@ def test_the_heat_map_sets_certain_changes_in_bold():
             "change": [0.05, 0.01],
             "low": [0.02, -0.03],
             "high": [0.08, 0.05],
+            "title": ["Letters", "uniform"],
+            "metric": "auroc",
+            "interval": INTERVAL,
         }
     )
     figure = plots.results_heatmap(changes, "title")
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["Letters", "uniform"]
+    assert figure.get_suptitle() == f"title\nbold: 0 lies outside the {INTERVAL}"
     weights = {text.get_text(): text.get_fontweight() for text in figure.axes[2].texts}
     assert weights == {"+5.0": "bold", "+1.0": "normal"}
 
@@ -119,6 +154,8 @@ def test_the_study_sets_certain_changes_in_bold_and_leaves_missing_ones_empty():
         ("real", "arcface", -0.03, -0.04, -0.01),
     ]
     changes = pd.DataFrame(rows, columns=["outliers", "head", "change", "low", "high"])
+    means = changes.assign(ood_set=MEAN, metric="auroc", interval=INTERVAL)
+    changes = pd.concat([means, means.assign(metric="fpr95"), means.assign(ood_set="letters")])
     figure = plots.study_heatmap(changes, "title")
     weights = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
     assert weights == {"+2.0": "bold", "-2.0": "normal", "-3.0": "bold"}

@@ -13,7 +13,8 @@ from PIL import Image
 
 from oodlib import datasets, predict
 from oodlib.detection.detector import Detector
-from oodlib.images import fit_picture, opened
+from oodlib.images import fit_picture, open_picture
+from oodlib.settings import DetectorModel
 
 DETECTOR = REPOSITORY / "oodlib" / "weights" / "digits" / "detectors" / "arcface-none" / "seed0"
 NAMES = [
@@ -49,7 +50,7 @@ def folder(tmp_path_factory):
 def expected(folder):
     """What the detector itself says of the pictures, by its own score."""
     detector = Detector.load(DETECTOR)
-    return detector, detector.predict([opened(folder / name) for name in NAMES])
+    return detector, detector.predict([open_picture(folder / name) for name in NAMES])
 
 
 def run(capsys, *arguments):
@@ -63,15 +64,15 @@ def read_csv(file):
 
 
 def test_the_csv_says_what_the_detector_says(folder, expected, tmp_path, capsys):
-    detector, found = expected
+    detector, prediction = expected
     code, out, _ = run(capsys, DETECTOR, folder, "--csv", tmp_path / "new" / "out.csv")
     table = read_csv(tmp_path / "new" / "out.csv")
     assert (code, out) == (0, "")
     assert list(table.columns) == ["file", "class", "score", "verdict"]
     assert table["file"].tolist() == NAMES
-    assert table["class"].tolist() == [detector.class_names[i] for i in found.classes]
-    assert np.allclose(table["score"], found.scores, rtol=1e-8)
-    assert table["verdict"].tolist() == ["OOD" if is_ood else "ID" for is_ood in found.is_ood]
+    assert table["class"].tolist() == [detector.class_names[i] for i in prediction.classes]
+    assert np.allclose(table["score"], prediction.scores, rtol=1e-8)
+    assert table["verdict"].tolist() == ["OOD" if is_ood else "ID" for is_ood in prediction.is_ood]
 
 
 def test_digits_of_every_kind_of_file_are_known_and_noise_is_not(folder):
@@ -171,11 +172,13 @@ def test_a_name_that_is_not_utf_8_is_written_with_its_bytes(folder, tmp_path, ca
 def test_an_rgb_detector_takes_the_same_pictures(folder, tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
-    detector = Detector("resnet_small", "softmax", ("a", "b"), (8, 8, 3), [0.5] * 3, [0.3] * 3)
+    detector = Detector(
+        ("a", "b"), (8, 8, 3), [0.5] * 3, [0.3] * 3, DetectorModel(backbone="resnet_small", head="softmax")
+    )
     detector.fit_scores(images, np.arange(40) % 2, images)
     detector.eval().save(tmp_path / "rgb")
     code, out, err = run(capsys, tmp_path / "rgb", folder, "--csv", "-")
-    fitted = np.stack([fit_picture(opened(folder / name), (8, 8, 3)) for name in NAMES])
+    fitted = np.stack([fit_picture(open_picture(folder / name), (8, 8, 3)) for name in NAMES])
     assert code == 0 and "score msp" in err
     assert np.allclose(read_csv(StringIO(out))["score"], detector.predict(fitted).scores, rtol=1e-6)
 
@@ -222,7 +225,9 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_1(folder, tmp_path, capsy
 
 
 def test_a_detector_without_thresholds_says_what_is_missing(folder, tmp_path, capsys):
-    Detector("resnet_small", "softmax", ("a", "b"), (8, 8, 1), [0.5], [0.3]).save(tmp_path)
+    Detector(
+        ("a", "b"), (8, 8, 1), [0.5], [0.3], DetectorModel(backbone="resnet_small", head="softmax")
+    ).save(tmp_path)
     code, _, err = run(capsys, tmp_path, folder)
     assert code == 1 and "has no threshold yet" in err.splitlines()[-1]
 

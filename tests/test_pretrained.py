@@ -1,18 +1,13 @@
 """The models that ship: whole, small, made with the present settings, and good enough to show."""
 
-import ast
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
-import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY
 from safetensors.torch import load_file
 
 from oodlib import datasets, presets, pretrained
@@ -22,9 +17,10 @@ from oodlib.detection.metrics import auroc, threshold_at_tpr
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
-from oodlib.files import fingerprint
 from oodlib.reports.tables import score_table
-from oodlib.runs import Run
+from oodlib.runs import MARKS, Run
+from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining
+from oodlib.steps.training import contents_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
@@ -49,7 +45,7 @@ def splits():
 
 @pytest.fixture(scope="module")
 def sets(splits):
-    return {ID_TEST: splits["test"].images, **datasets.load_ood(presets.settings().ood_sets)}
+    return [datasets.id_set(splits["test"]), *datasets.load_ood(presets.make_settings().ood_sets)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +55,10 @@ def detectors():
 
 @pytest.fixture(scope="module")
 def tables(detectors, sets):
-    return {outliers: score_table(detector, sets) for outliers, detector in detectors.items()}
+    return {
+        outliers: score_table(sets, detector.classify, detector.class_names)
+        for outliers, detector in detectors.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,8 @@ def pure_classes():
 def test_a_denoiser_and_the_default_heads_detectors_ship():
     held = {"denoiser": ["denoiser.json", "denoiser.safetensors", "settings.json"]}
     for folder in DETECTORS.values():
-        held[folder] = ["detector.json", "detector.safetensors", "scores.csv", "settings.json"]
+        held[folder] = ["detector.json", "detector.safetensors", "fitted.json", "scored.json"]
+        held[folder] += ["scores.csv", "scores.json", "scores.safetensors", "settings.json"]
     assert sorted(["SHA256SUMS", *(f"{folder}/{name}" for folder in held for name in held[folder])]) == FILES
 
 
@@ -94,23 +94,11 @@ def test_the_checksum_is_the_files(name):
     assert f"{checksum}  {name}" in (DIGITS / "SHA256SUMS").read_text().splitlines()
 
 
-def test_a_wheel_holds_them(tmp_path):
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, tmp_path)
-    shutil.copytree(REPOSITORY / "oodlib", tmp_path / "oodlib", ignore=shutil.ignore_patterns("__pycache__"))
-    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
-    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
-        held = [n for n in wheel.namelist() if n.startswith("oodlib/weights/") and not n.endswith("/")]
-    assert sorted(held) == [f"oodlib/weights/digits/{name}" for name in FILES]
-
-
 @pytest.mark.parametrize("folder", ["denoiser", *DETECTORS.values()])
-def test_the_mark_lists_the_files_beside_it(folder):
-    mark = json.loads((DIGITS / folder / "settings.json").read_text())
-    beside = sorted(path.name for path in (DIGITS / folder).iterdir() if path.name != "settings.json")
-    assert mark["files"] == beside
+def test_the_marks_list_the_files_beside_them(folder):
+    beside = {path.name for path in (DIGITS / folder).iterdir()}
+    marks = [json.loads((DIGITS / folder / mark).read_text()) for mark in beside & set(MARKS)]
+    assert sorted(file for mark in marks for file in mark["files"]) == sorted(beside - set(MARKS))
 
 
 @pytest.mark.parametrize("name", TENSORS)
@@ -118,20 +106,20 @@ def test_weights_are_stored_in_half_precision(name):
     kinds = {
         tensor.dtype
         for key, tensor in load_file(DIGITS / name).items()
-        if key not in ("whitening", "whitened_means") and not key.endswith("num_batches_tracked")
+        if not key.startswith("mahalanobis.") and not key.endswith("num_batches_tracked")
     }
     assert kinds == {torch.float16}
 
 
 @pytest.mark.parametrize("folder", DETECTORS.values())
 def test_mahalanobis_statistics_are_stored_in_double_precision(folder):
-    tensors = load_file(DIGITS / folder / "detector.safetensors")
-    assert tensors["whitening"].dtype == tensors["whitened_means"].dtype == torch.float64
+    tensors = load_file(DIGITS / folder / "scores.safetensors")
+    assert tensors["mahalanobis.whitening"].dtype == tensors["mahalanobis.means"].dtype == torch.float64
 
 
 @pytest.mark.parametrize("folder", DETECTORS.values())
 def test_half_a_thousand_training_features_ship(folder):
-    assert load_file(DIGITS / folder / "detector.safetensors")["bank"].shape == (500, 64)
+    assert load_file(DIGITS / folder / "scores.safetensors")["knn.bank"].shape == (500, 64)
 
 
 # What `shipped` accepts.
@@ -214,50 +202,29 @@ def test_a_named_run_without_a_denoiser_is_told_the_notebook(runs_folder):
 # They are what the present settings describe.
 
 
-def made_with(notebook, **given):
-    """What the notebook's own code compares a finished step by, from the present settings."""
-    namespace = {
-        "settings": presets.settings(preset="digits", **given),
-        "datasets": datasets,
-        "fingerprint": fingerprint,
-        "ID_TEST": ID_TEST,
-        "np": np,
-    }
-    wanted = {"train", "val", "test", "sets", "exposure", "options", "training", "made_with"}
-    for cell in json.loads((REPOSITORY / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]:
-        source = "".join(line for line in cell["source"] if not line.startswith("%"))
-        if cell["cell_type"] != "code":
-            continue
-        for statement in ast.parse(source).body:
-            targets = statement.targets if isinstance(statement, ast.Assign) else []
-            names = {node.id for t in targets for node in ast.walk(t) if isinstance(node, ast.Name)}
-            if names and names <= wanted:
-                exec(ast.unparse(statement), namespace)
-    return json.loads(json.dumps(namespace["made_with"]))
-
-
 def stored(folder):
     return json.loads((DIGITS / folder / "settings.json").read_text())["settings"]
 
 
-def test_the_denoiser_is_of_the_present_settings_and_images():
-    assert stored("denoiser") == made_with("01_train_ddpm")
+def as_json(values):
+    return json.loads(json.dumps(values))
 
 
-def test_the_detector_without_outliers_is_of_the_present_settings_and_images():
-    assert stored(DETECTORS["none"]) == made_with("03_train_detector", outliers="none")
+def test_the_denoiser_is_of_the_present_settings_and_images(splits):
+    made_with = presets.make_settings().values(DenoiserModel, DenoiserTraining) | contents_of(splits["train"])
+    assert stored("denoiser") == as_json(made_with)
 
 
-def test_the_detector_with_outliers_is_of_the_present_settings():
-    # Not of the present images: their fingerprint covers the pool of outliers, which does not ship.
-    expected = made_with("03_train_detector", outliers="distant_mixup")
-    found = stored(DETECTORS["distant_mixup"])
-    assert len(found.pop("images")) == len(expected.pop("images"))
-    assert found == expected
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_the_detectors_are_of_the_present_settings_and_images(splits, outliers):
+    expected = presets.make_settings(outliers=outliers).values(DetectorModel, DetectorTraining)
+    made_with = stored(DETECTORS[outliers])
+    assert (made_with.pop("pool") is None) == (outliers == "none")  # the pool does not ship
+    assert made_with == as_json(expected | contents_of(splits["train"]))
 
 
 def test_the_detectors_are_those_of_the_presets_head_and_seed():
-    chosen = presets.settings(preset="digits")
+    chosen = presets.make_settings(preset="digits")
     run = pretrained.shipped("digits")
     assert all(run.detector(chosen.head, outliers, chosen.seed).is_dir() for outliers in OUTLIERS)
 
@@ -301,14 +268,14 @@ def test_auroc_on_all_ood_sets_together(tables, outliers, bound):
 @pytest.mark.parametrize("outliers", OUTLIERS)
 def test_shipped_scores_are_the_detectors(tables, outliers):
     shipped = pd.read_csv(DIGITS / DETECTORS[outliers] / "scores.csv")
-    assert shipped["set"].tolist() == tables[outliers]["set"].tolist()
+    assert shipped["role"].tolist() == tables[outliers]["role"].tolist()
     assert np.abs(shipped["cosine"] - tables[outliers]["cosine"]).max() < 2e-5  # rounded to five digits
 
 
 @pytest.mark.parametrize("outliers", OUTLIERS)
 def test_shipped_scores_have_the_detectors_auroc(tables, outliers):
     def pooled(table):
-        is_id = table["set"] == ID_TEST
+        is_id = table["role"] == "id"
         return auroc(table.loc[is_id, "cosine"], table.loc[~is_id, "cosine"])
 
     shipped = pd.read_csv(DIGITS / DETECTORS[outliers] / "scores.csv")
@@ -335,7 +302,7 @@ def built(tmp_path_factory):
     as_trained(Denoiser.load(source / "denoiser")).save(source / "denoiser")
     for name in DETECTORS.values():
         detector = as_trained(Detector.load(source / name))
-        detector.thresholds = dict.fromkeys(detector.thresholds, 0.0)
+        detector.scores.thresholds = dict.fromkeys(detector.thresholds, 0.0)
         detector.save(source / name)
     target.mkdir(parents=True)
     (target / "old.txt").touch()
@@ -388,7 +355,8 @@ def test_thresholds_are_those_of_the_rounded_weights(built, splits, outliers):
 @pytest.mark.parametrize("outliers", OUTLIERS)
 def test_scores_are_those_of_the_rounded_weights(built, sets, outliers):
     folder = built[1] / DETECTORS[outliers]
-    expected = score_table(Detector.load(folder), sets)["cosine"]
+    detector = Detector.load(folder)
+    expected = score_table(sets, detector.classify, detector.class_names)["cosine"]
     assert np.abs(pd.read_csv(folder / "scores.csv")["cosine"] - expected).max() < 2e-5
 
 

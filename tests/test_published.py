@@ -15,7 +15,7 @@ from torchvision import datasets
 
 from oodlib.datasets import downloads, published
 from oodlib.datasets.downloads import Unavailable
-from oodlib.datasets.loading import SPLITS, display_name, load, load_ood
+from oodlib.datasets.loading import SPLITS, identity, load, load_ood
 from oodlib.datasets.published import PUBLISHED
 from oodlib.errors import InputError
 
@@ -247,7 +247,7 @@ def odin(folder, sizes, monkeypatch):
         sizes(name, test=10)
         if packed:
             checksum = pack(top, f"{top.name}.tar.gz")
-            known = published._odin(PUBLISHED[name].title, 10, f"x/{top.name}", checksum)
+            known = published._odin(*PUBLISHED[name][:2], 10, f"x/{top.name}", checksum)
             monkeypatch.setitem(PUBLISHED, name, known)
         return top
 
@@ -340,7 +340,7 @@ def test_a_missing_id_set_names_its_training_file(folder):
 
 def test_an_ood_set_that_cannot_be_had_is_left_out_with_a_note(folder, capsys):
     sets = load_ood(["tin_crop", "uniform:3", "isun"], RGB)
-    assert list(sets) == ["uniform"]
+    assert [s.key for s in sets] == ["uniform"]
     notes = capsys.readouterr().out.splitlines()
     assert [note.split(":")[:2] for note in notes] == [
         ["left out", " tin_crop cannot be had"],
@@ -369,17 +369,31 @@ def test_no_ood_set_at_all_is_an_error(folder):
     ],
 )
 def test_an_npz_has_not_the_title_of_odin_s_files(folder, name, published, npz):
-    assert display_name(name) == published
+    assert identity(name)[1] == published
     np.savez(folder / f"{name}-test.npz", images=noise(2))
-    assert display_name(name) == npz
+    assert identity(name)[1] == npz
+
+
+@pytest.mark.parametrize("has_npz", [False, True])
+def test_published_sets_have_their_names_as_keys_and_their_roles_wherever_they_come_from(folder, has_npz):
+    roles = dict.fromkeys(PUBLISHED, "far") | dict.fromkeys(("cifar100", "tin_crop", "tin_resize"), "near")
+    if has_npz:
+        for name in PUBLISHED:
+            np.savez(folder / f"{name}-test.npz", images=noise(2))
+    assert {identity(name)[0]: str(identity(name)[2]) for name in PUBLISHED} == roles
+
+
+def test_an_npz_in_the_data_folder_is_far_by_its_name(folder):
+    np.savez(folder / "svhn_part-test.npz", images=noise(2))
+    assert identity("svhn_part") == ("svhn_part", "SVHN (part)", "far")
 
 
 @pytest.mark.parametrize("name", ODIN)
 def test_an_npz_in_place_of_odin_s_files_may_have_any_number_of_images(folder, name):
     np.savez(folder / f"{name}-test.npz", images=noise(7))
-    (title, images), *others = load_ood([name], RGB).items()
-    assert "ours" in title
-    assert len(images) == 7
+    found, *others = load_ood([name], RGB)
+    assert "ours" in found.title
+    assert len(found.images) == 7
     assert not others
 
 
@@ -392,7 +406,7 @@ def test_an_npz_of_a_part_of_a_published_set_is_refused(folder, name, size):
 
 def test_any_npz_in_the_data_folder_is_a_set_by_its_name(folder):
     np.savez(folder / "mine-test.npz", images=noise(7))
-    assert {name: len(images) for name, images in load_ood(["mine"], RGB).items()} == {"mine": 7}
+    assert {s.key: len(s.images) for s in load_ood(["mine"], RGB)} == {"mine": 7}
 
 
 @pytest.mark.parametrize("split, count", [("train", 36), ("val", 4), ("test", 10)])

@@ -1,10 +1,10 @@
 """What the explorer shows for a state, without the explorer."""
 
-import dataclasses
 import json
-import math
 import random
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -12,26 +12,20 @@ import pandas as pd
 import pytest
 import torch
 
-from oodlib import presets, pretrained
-from oodlib.datasets.loading import ID_TEST
+from oodlib import pretrained
 from oodlib.detection.detector import Detector
+from oodlib.detection.heads import HEADS
 from oodlib.diffusion import sample as sample_module
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import MIX_MODES, label_weights, pair_weights
 from oodlib.diffusion.sample import sample
 from oodlib.diffusion.schedule import SCHEDULERS
 from oodlib.errors import InputError
-from oodlib.explorer.renderer import (
-    BLEND_FRAMES,
-    IMAGES,
-    MIXTURES_PER_PAIR,
-    Drawing,
-    Renderer,
-    State,
-    Superseded,
-    find_detectors,
-)
+from oodlib.explorer.renderer import MIXTURES_PER_PAIR, Drawing, Renderer, Superseded, find_detectors
+from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State
+from oodlib.images import signed_to_uint8
 from oodlib.runs import Run
+from oodlib.settings import DenoiserModel
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -91,185 +85,10 @@ def copied(tmp_path):
     return Run(str(shutil.copytree(RUN.folder, tmp_path / "run")))
 
 
-# States that are refused.
-
-
-@pytest.mark.parametrize(
-    "value",
-    [math.nan, math.inf, -math.inf, True, "1", None, [1], 1.01, -0.01, 10**400],
-    ids=lambda value: str(value)[:6],
-)
-def test_a_weight_that_is_no_number_from_0_to_1_is_refused(value):
-    with pytest.raises(InputError, match=r"^weights\[1\] = .*, expected a float from 0 to 1$"):
-        state(weights=(1.0, value, 0.0))
-
-
-@pytest.mark.parametrize("weights", [(), (1.0, 0.0), (1.0, 0.0, 0.0, 0.0)])
-def test_another_number_of_weights_than_of_classes_is_refused(weights):
-    with pytest.raises(InputError, match=rf"^{len(weights)} weights for 3 classes; give one for each$"):
-        state(weights=weights)
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("mix", "mask"),
-        ("mix", None),
-        ("scheduler", "euler"),
-        ("scheduler", ["unipc"]),
-        ("seed", -1),
-        ("seed", True),
-        ("seed", 1.0),
-        ("seed", None),
-        ("seed", 2**31 + 1),
-        ("guidance_scale", 20.1),
-        ("guidance_scale", math.nan),
-        ("guidance_scale", math.inf),
-        pytest.param("guidance_scale", 10**400, id="guidance_scale-1000..."),
-        ("guidance_scale", "2"),
-        ("guidance_scale", True),
-        ("guidance_scale", None),
-        ("num_inference_steps", 0),
-        ("num_inference_steps", 1001),
-        ("num_inference_steps", 8.0),
-        ("num_inference_steps", None),
-        ("lock_noise", 1),
-        ("lock_noise", None),
-        ("lock_noise", "false"),
-        ("detector", 3),
-        ("detector", ["arcface, seed 0"]),
-        ("frame", -1),
-        ("frame", BLEND_FRAMES),
-        ("frame", 1.0),
-        ("frame", True),
-        ("frame", None),
-        ("step", -1),
-        ("step", 9),
-        ("step", math.nan),
-    ],
-)
-def test_a_value_of_another_type_or_out_of_range_is_refused_by_its_name(name, value):
-    with pytest.raises(InputError, match=f"^{name} "):
-        state(**{name: value})
-
-
-@pytest.mark.parametrize("value", [3, -1, 1.0, True, "1", None])
-def test_a_blend_with_no_such_class_is_refused(value):
-    with pytest.raises(InputError, match=r"^blend\[1\] = "):
-        state(blend=(0, value))
-
-
-@pytest.mark.parametrize("blend", [(1, 1), (), (0,), (0, 1, 2)])
-def test_a_blend_of_other_than_two_distinct_classes_is_refused(blend):
-    with pytest.raises(InputError, match="expected two distinct classes"):
-        state(blend=blend)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"weights": (0, 1, 1)},
-        {"seed": 2**31},
-        {"guidance_scale": 0},
-        {"guidance_scale": 20},
-        {"num_inference_steps": 1000, "step": 1000},
-        {"frame": BLEND_FRAMES - 1},
-        {"blend": (2, 0)},
-    ],
-)
-def test_the_ends_of_every_range_are_accepted(given):
-    assert dataclasses.asdict(state(**given)).items() >= given.items()
-
-
-# JSON.
-
-
-def test_json_round_trip_is_exact():
-    given = state(
-        weights=(0.1 + 0.2, 1 / 3, 5e-324),
-        mix="slerp",
-        seed=123456789,
-        lock_noise=False,
-        guidance_scale=0.1 + 0.7,
-        num_inference_steps=21,
-        scheduler="dpmsolver++",
-        detector="ärcface, seed 0",
-        blend=(2, 0),
-        frame=9,
-        step=20,
-    )
-    assert State.from_json(given.to_json(), NAMES) == given
-
-
-def test_json_round_trip_of_a_thousand_random_weights_is_exact():
-    draw = random.Random(0)
-    names = tuple(map(str, range(1000)))
-    given = State(names, tuple(draw.random() for _ in names))
-    assert State.from_json(given.to_json(), names) == given
-
-
-def test_json_round_trip_without_a_detector():
-    assert State.from_json(state(detector=None).to_json(), NAMES).detector is None
-
-
-def edited(**values):
-    return json.dumps({**json.loads(state().to_json()), **values})
-
-
-@pytest.mark.parametrize("text", ["", "{", "weights", state().to_json()[:-1], "9" * 5000])
-def test_what_is_not_json_is_refused(text):
-    with pytest.raises(InputError, match=r"^this state is not JSON"):
-        State.from_json(text, NAMES)
-
-
-@pytest.mark.parametrize("text", ["3", "null", "[]", '"state"', "{}"])
-def test_json_of_something_else_is_refused(text):
-    with pytest.raises(
-        InputError, match=r"^this state is not the explorer's; it needs exactly class_names, wei"
-    ):
-        State.from_json(text, NAMES)
-
-
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(State)])
-def test_a_missing_key_is_refused(name):
-    values = json.loads(state().to_json())
-    del values[name]
-    with pytest.raises(InputError, match=f"it needs exactly .*{name}"):
-        State.from_json(json.dumps(values), NAMES)
-
-
-def test_a_key_too_many_is_refused():
-    with pytest.raises(InputError, match="it needs exactly"):
-        State.from_json(edited(colour="red"), NAMES)
-
-
-def test_a_state_for_other_classes_is_refused():
-    with pytest.raises(
-        InputError, match=r"is for classes \['a', 'b', 'c'\], but the denoiser draws \['a', 'x'"
-    ):
-        State.from_json(state().to_json(), ("a", "x", "c"))
-
-
-@pytest.mark.parametrize("name", ["weights", "blend"])
-@pytest.mark.parametrize("value", ["010", None, 3, {"0": 1}])
-def test_what_must_be_a_list_is_refused_otherwise(name, value):
-    with pytest.raises(InputError, match=f"^{name} = .*, expected a list$"):
-        State.from_json(edited(**{name: value}), NAMES)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, True, None, "0.5", 2])
-def test_a_weight_in_json_that_is_none_is_refused(value):
-    with pytest.raises(InputError, match=r"^weights\[0\] = "):
-        State.from_json(edited(weights=[value, 0.0, 0.0]), NAMES)
-
-
-@pytest.mark.parametrize(
-    "name", ["seed", "mix", "guidance_scale", "num_inference_steps", "scheduler", "frame"]
-)
-@pytest.mark.parametrize("value", [True, None, {}])
-def test_a_value_in_json_of_another_type_is_refused(name, value):
-    with pytest.raises(InputError, match=f"^{name} "):
-        State.from_json(edited(**{name: value}), NAMES)
+def test_it_needs_no_widgets():
+    code = "import sys, oodlib.explorer.renderer; print({'ipywidgets', 'IPython'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 # Drawing.
@@ -325,9 +144,24 @@ def test_steps_go_from_noise_to_the_images(drawing):
 def test_what_is_drawn_in_several_batches_is_put_together_in_order(renderer, drawing, monkeypatch):
     monkeypatch.setattr(sample_module, "images_at_once", lambda *_, **__: 3)
     parts = renderer.draw(digits(3, 5))
-    assert parts.steps.shape == drawing.steps.shape
+    assert parts.steps.shape == parts.clean.shape == drawing.steps.shape
     assert np.abs(parts.steps.astype(int) - drawing.steps.astype(int)).max() <= 1
     assert np.array_equal(parts.steps[-1], parts.images)
+
+
+def test_clean_images_are_those_predicted_from_the_images_of_each_step(renderer, denoiser):
+    clean = []
+    weights = digits(3, 5).label_weights.repeat(IMAGES, 1)
+    sample(denoiser, weights, scheduler="ddim", on_step=lambda _, __, predicted: clean.append(predicted))
+    drawing = renderer.draw(digits(3, 5, scheduler="ddim"))
+    assert drawing.clean.shape == drawing.steps.shape
+    for shown, predicted in zip(drawing.clean, clean[1:], strict=False):
+        assert np.array_equal(shown, signed_to_uint8(predicted))
+
+
+def test_at_the_end_the_clean_image_is_the_image(drawing):
+    assert np.array_equal(drawing.clean[-1], drawing.images)
+    assert not np.array_equal(drawing.clean[0], drawing.images)
 
 
 def test_the_first_step_is_the_noise_alone(renderer, drawing):
@@ -426,7 +260,7 @@ def test_small_images_are_drawn_on_one_thread(renderer, three_threads):
 
 
 def test_large_images_are_drawn_on_all_threads(three_threads):
-    large = Renderer(Denoiser(NAMES, (32, 32, 1), block_out_channels=(8, 16)), {})
+    large = Renderer(Denoiser(NAMES, (32, 32, 1), DenoiserModel(block_out_channels=(8, 16))), {})
     assert threads_within(large, state(num_inference_steps=1)) == {3}
 
 
@@ -457,57 +291,21 @@ def test_drawing_does_not_depend_on_the_global_random_state(renderer):
     assert np.array_equal(*drawn)
 
 
-# Python that draws the same.
-
-
-def run_code(code):
-    namespace = {}
-    exec(code, namespace)
-    return namespace["images"]
-
-
-CODED = digits(
-    weights=(0.1 + 0.2, 0.0, 0.0, 1.0, 0.0, 1 / 3, 0.0, 0.0),
-    mix="slerp",
-    seed=9,
-    guidance_scale=2.5,
-    num_inference_steps=6,
-    scheduler="dpmsolver++",
-)
-
-
-def test_the_code_draws_the_same_images_with_what_ships(renderer):
-    images = run_code(CODED.code('pretrained.shipped("digits").denoiser'))
-    assert np.array_equal(images, renderer.draw(CODED).images)
-
-
-def test_the_code_draws_the_same_images_with_a_runs_folder(renderer, copied):
-    images = run_code(CODED.code(repr(str(copied.denoiser))))
-    assert np.array_equal(images, renderer.draw(CODED).images)
-
-
-@pytest.mark.parametrize("mix", MIX_MODES)
-def test_the_code_draws_the_same_images_for_whole_numbers(renderer, mix):
-    chosen = digits(weights=(1, 0, 0, 1, 0, 0, 0, 0), mix=mix, num_inference_steps=2)
-    images = run_code(chosen.code('pretrained.shipped("digits").denoiser'))
-    assert np.array_equal(images, renderer.draw(chosen).images)
-
-
 # Detectors in a run.
 
 
 def make_detectors(folder, *names):
     for name in names:
         (folder / "detectors" / name).mkdir(parents=True)
-        for file in ("detector.json", "settings.json"):
+        for file in ("detector.json", "scored.json"):
             (folder / "detectors" / name / file).touch()
     return find_detectors(Run(str(folder)), "distant_mixup")
 
 
 def test_detectors_are_found_in_the_order_of_heads_and_seeds(tmp_path):
-    folders = [f"{head}-none/seed{seed}" for head in reversed(presets.HEADS) for seed in (10, 2, 0)]
+    folders = [f"{head}-none/seed{seed}" for head in reversed(HEADS) for seed in (10, 2, 0)]
     assert list(make_detectors(tmp_path, *folders)) == [
-        f"{head.replace('_', ' ')}, seed {seed}" for head in presets.HEADS for seed in (0, 2, 10)
+        f"{head.replace('_', ' ')}, seed {seed}" for head in HEADS for seed in (0, 2, 10)
     ]
 
 
@@ -539,7 +337,7 @@ def test_a_folder_that_is_no_detectors_is_passed_over(tmp_path):
 
 def test_a_detector_that_is_being_trained_is_passed_over(tmp_path):
     make_detectors(tmp_path, "arcface-none/seed0", "arcface-none/seed1")
-    (tmp_path / "detectors" / "arcface-none" / "seed1" / "settings.json").unlink()
+    (tmp_path / "detectors" / "arcface-none" / "seed1" / "scored.json").unlink()
     assert list(find_detectors(Run(str(tmp_path)), "distant_mixup")) == [DETECTOR]
 
 
@@ -643,8 +441,8 @@ def test_the_top_three_classes_are_the_most_probable_in_order(drawing, detectors
 def test_test_scores_are_those_stored_beside_the_detector(renderer, detectors, kind):
     id_scores, ood_scores, threshold = renderer.test_scores(DETECTOR)[kind]
     table = pd.read_csv(FOLDERS[kind] / "scores.csv")
-    assert id_scores.tolist() == table["cosine"][table["set"] == ID_TEST].tolist()
-    assert ood_scores.tolist() == table["cosine"][table["set"] != ID_TEST].tolist()
+    assert id_scores.tolist() == table["cosine"][table["role"] == "id"].tolist()
+    assert ood_scores.tolist() == table["cosine"][table["role"] != "id"].tolist()
     assert threshold == detectors[kind].thresholds["cosine"]
 
 

@@ -1,15 +1,15 @@
-import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from oodlib.errors import InputError
-from oodlib.files import atomic, fingerprint, write_csv, write_json
-from oodlib.runs import Run, runs_folder
+from oodlib.files import write_csv, write_json
+from oodlib.presets import make_settings
+from oodlib.runs import MARKS, Run, Step, runs_folder
+from oodlib.settings import OFF, Settings
 
 SETTINGS = {"steps": 3, "learning_rate": 1e-3, "image_shape": (8, 8, 1), "outliers": None}
 
@@ -19,82 +19,13 @@ def run(tmp_path):
     return Run(str(tmp_path / "digits"))
 
 
-def test_atomic_writes_the_final_path(tmp_path):
-    with atomic(tmp_path / "a.txt") as part:
-        part.write_text("whole")
-    assert (tmp_path / "a.txt").read_text() == "whole"
-
-
-def test_atomic_makes_the_folder(tmp_path):
-    with atomic(tmp_path / "x" / "y" / "a.txt") as part:
-        part.write_text("whole")
-    assert (tmp_path / "x" / "y" / "a.txt").is_file()
-
-
-def test_atomic_shows_nothing_at_the_final_path_while_writing(tmp_path):
-    with atomic(tmp_path / "a.txt") as part:
-        part.write_text("half")
-        assert not (tmp_path / "a.txt").exists()
-
-
-def test_atomic_keeps_the_suffix(tmp_path):
-    with atomic(tmp_path / "pool.npz") as part:
-        assert part.suffix == ".npz"
-        part.touch()
-
-
-def test_atomic_leaves_nothing_after_an_error(tmp_path):
-    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "a.txt") as part:
-        part.write_text("half")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_atomic_leaves_no_part_after_success(tmp_path):
-    with atomic(tmp_path / "a.txt") as part:
-        part.write_text("whole")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_atomic_replaces_what_was_there(tmp_path):
-    (tmp_path / "a.txt").write_text("old")
-    with atomic(tmp_path / "a.txt") as part:
-        part.write_text("new")
-        assert (tmp_path / "a.txt").read_text() == "old"
-    assert (tmp_path / "a.txt").read_text() == "new"
-
-
-def test_atomic_keeps_what_was_there_after_an_error(tmp_path):
-    (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(OSError, match="disk full"), atomic(tmp_path / "a.txt") as part:
-        part.write_text("half")
-        raise OSError("disk full")
-    assert (tmp_path / "a.txt").read_text() == "old"
-
-
-def test_write_json_is_read_back(tmp_path):
-    write_json(tmp_path / "a.json", {"tpr": 0.95, "names": ["a"]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"tpr": 0.95, "names": ["a"]}
-
-
-def test_write_json_of_what_json_has_not_leaves_nothing(tmp_path):
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"path": Path("x")})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_write_csv_keeps_nine_digits(tmp_path):
-    write_csv(tmp_path / "a.csv", pd.DataFrame({"score": [1 / 3]}))
-    assert (tmp_path / "a.csv").read_text() == "score\n0.333333333\n"
-
-
-def test_root_is_the_environments(tmp_path, monkeypatch):
+def test_runs_folder_is_the_environments(tmp_path, monkeypatch):
     monkeypatch.setenv("OODLIB_RUNS", str(tmp_path / "elsewhere"))
     assert runs_folder() == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize("sub_folder", [".", "notebooks", "notebooks/old"])
-def test_root_is_runs_beside_the_snakefile_above(tmp_path, monkeypatch, sub_folder):
+def test_runs_folder_is_runs_beside_the_snakefile_above(tmp_path, monkeypatch, sub_folder):
     (tmp_path / sub_folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / "Snakefile").touch()
     monkeypatch.delenv("OODLIB_RUNS", raising=False)
@@ -102,7 +33,7 @@ def test_root_is_runs_beside_the_snakefile_above(tmp_path, monkeypatch, sub_fold
     assert runs_folder().resolve() == (tmp_path / "runs").resolve()
 
 
-def test_root_without_a_snakefile_is_runs_right_here(tmp_path, monkeypatch):
+def test_runs_folder_without_a_snakefile_is_runs_right_here(tmp_path, monkeypatch):
     monkeypatch.delenv("OODLIB_RUNS", raising=False)
     monkeypatch.chdir(tmp_path)
     assert runs_folder() == Path("runs")
@@ -146,86 +77,137 @@ def test_require_gives_a_command_to_type(run):
     assert "papermill notebooks/02_label_mixup.ipynb" in str(error.value)
 
 
+def step(run, settings=SETTINGS):
+    return Step(run.denoiser, (), settings)
+
+
+def finish(run, settings=SETTINGS):
+    step(run, settings).finish()
+
+
 def test_a_finished_step_need_not_be_made(run):
-    run.finish(run.denoiser, SETTINGS)
-    assert not run.must_make(run.denoiser, SETTINGS)
+    finish(run)
+    assert not step(run).must_make()
 
 
 def test_a_step_that_was_never_finished_must_be_made(run):
-    assert run.must_make(run.denoiser, SETTINGS)
+    assert step(run).must_make()
 
 
 @pytest.mark.parametrize("change", [{"steps": 4}, {"more": 1}, {"outliers": "pool"}])
 def test_a_step_with_other_settings_must_be_made(run, change):
-    run.finish(run.denoiser, SETTINGS)
-    assert run.must_make(run.denoiser, {**SETTINGS, **change})
+    finish(run)
+    assert step(run, {**SETTINGS, **change}).must_make()
 
 
 def test_a_tuple_and_a_list_are_the_same_setting(run):
-    run.finish(run.denoiser, {**SETTINGS, "image_shape": [8, 8, 1]})
-    assert not run.must_make(run.denoiser, SETTINGS)
+    finish(run, {**SETTINGS, "image_shape": [8, 8, 1]})
+    assert not step(run).must_make()
 
 
 def test_a_step_that_must_be_made_loses_its_mark(run):
-    run.finish(run.denoiser, SETTINGS)
-    run.must_make(run.denoiser, {**SETTINGS, "steps": 4})
+    finish(run)
+    step(run, {**SETTINGS, "steps": 4}).must_make()
     assert not (run.denoiser / "settings.json").exists()
 
 
 def test_a_step_that_need_not_be_made_keeps_its_mark(run):
-    run.finish(run.denoiser, SETTINGS)
-    run.must_make(run.denoiser, SETTINGS)
+    finish(run)
+    step(run).must_make()
     assert (run.denoiser / "settings.json").exists()
 
 
 def test_a_kept_step_is_told(run, capsys):
-    run.finish(run.denoiser, SETTINGS)
-    run.must_make(run.denoiser, SETTINGS)
+    finish(run)
+    step(run).must_make()
     assert "was made with these settings and is kept" in capsys.readouterr().out
-
-
-def test_fingerprint_of_equal_arrays_is_the_same():
-    assert fingerprint(np.arange(6)) == fingerprint(np.arange(12)[:6])
-
-
-def test_fingerprint_sees_one_changed_pixel():
-    images = np.zeros((4, 8, 8, 1), np.uint8)
-    before = fingerprint(images)
-    images[3, 7, 7] = 1
-    assert fingerprint(images) != before
-
-
-def test_fingerprint_does_not_depend_on_the_order_in_memory():
-    array = np.arange(6).reshape(2, 3)
-    assert fingerprint(np.asfortranarray(array)) == fingerprint(array)
 
 
 def finish_detector(run, head, seed, **settings):
     folder = run.detector(head, "none", seed)
     write_csv(folder / "metrics.csv", pd.DataFrame({"head": [head], "seed": [seed]}))
-    run.finish(folder, {"head": head, "outliers": "none", "images": "abc", "epochs": 20} | settings)
+    made_with = {"head": head, "outliers": "none", "images": "abc", "pool": None, "epochs": 20} | settings
+    Step(folder, (), {"head": head, "outliers": "none"} | made_with).finish()
+    sets = {"letters": "abf" if seed else "abg", "digits": "abh"}
+    Step(folder, ("metrics.csv",), {"detector": f"{head} {seed}", "sets": sets}, MARKS[2]).finish()
 
 
 def test_tables_are_those_of_finished_detectors(run):
     for head, seed in (("arcface", 0), ("arcface", 1), ("softmax", 0), ("adacos", 0)):
         finish_detector(run, head, seed)
-    (run.detector("adacos", "none", 0) / "settings.json").unlink()
+    (run.detector("adacos", "none", 0) / "scored.json").unlink()
     assert run.tables("metrics").to_numpy().tolist() == [["arcface", 0], ["arcface", 1], ["softmax", 0]]
 
 
 def test_detectors_of_unequal_settings_are_told(run):
     finish_detector(run, "arcface", 0)
-    finish_detector(run, "arcface", 1, epochs=40, images="abd")
-    finish_detector(run, "softmax", 0, scale=3)
-    assert run.unequal_settings() == {"epochs": [20, 40], "images (none)": ["abc", "abd"]}
+    finish_detector(run, "arcface", 1, epochs=40, images="abd", pool="abe")
+    finish_detector(run, "softmax", 0, head_options={"scale": 3})
+    assert run.unequal_settings() == {
+        "epochs": [20, 40],
+        "images": ["abc", "abd"],
+        "pool (none)": [None, "abe"],
+        "set letters": ["abg", "abf"],
+    }
 
 
 def test_a_step_with_a_missing_file_must_be_made_again(run):
-    finish_detector(run, "arcface", 0)
-    made_with = {"head": "arcface", "outliers": "none", "images": "abc", "epochs": 20}
-    assert not run.must_make(run.detector("arcface", "none", 0), made_with)
-    (run.detector("arcface", "none", 0) / "metrics.csv").unlink()
-    assert run.must_make(run.detector("arcface", "none", 0), made_with)
+    finished = Step(run.denoiser, ("history.csv",), SETTINGS)
+    write_csv(run.denoiser / "history.csv", pd.DataFrame({"step": [1]}))
+    finished.finish()
+    assert not finished.must_make()
+    (run.denoiser / "history.csv").unlink()
+    assert finished.must_make()
+
+
+def test_a_folder_may_hold_several_steps_with_marks_of_their_own(run):
+    training, scoring = Step(run.denoiser, (), SETTINGS), Step(run.denoiser, (), {"tpr": 0.95}, MARKS[2])
+    training.finish()
+    scoring.finish()
+    assert Step(run.denoiser, (), {"tpr": 0.9}, MARKS[2]).must_make()
+    assert not training.must_make() and scoring.must_make()
+
+
+def test_a_setting_that_a_mark_lacks_was_off(run, monkeypatch):
+    monkeypatch.setitem(OFF, "new_option", 0.0)
+    finish(run)
+    assert not step(run, {**SETTINGS, "new_option": 0.0}).must_make()
+    assert step(run, {**SETTINGS, "new_option": 0.5}).must_make()
+
+
+def test_a_list_that_a_mark_lacks_had_its_default(run):
+    finish(run)
+    assert not step(run, {**SETTINGS, "attention_levels": ()}).must_make()
+    assert step(run, {**SETTINGS, "attention_levels": (1,)}).must_make()
+
+
+def test_off_is_the_default_unless_a_field_declares_another_value():
+    assert OFF["dropout"] == Settings().dropout and OFF["guidance_scale"] is None
+
+
+def test_a_run_says_what_it_is_of(run):
+    run.claim(make_settings(preset="cifar10", profile="cpu"))
+    assert run.experiment() == {
+        "preset": "cifar10",
+        "profile": "cpu",
+        "id_data": "cifar10",
+        "image_shape": [32, 32, 3],
+    }
+
+
+def test_a_run_of_something_else_is_refused(run):
+    run.claim(make_settings())
+    with pytest.raises(
+        InputError, match=r"id_data = 'mine/', but .*digits was made with id_data = 'digits'; choose"
+    ):
+        run.claim(make_settings(id_data="mine/"))
+
+
+def test_whoever_comes_first_says_what_the_run_is_of(run):
+    run.claim(make_settings(id_data="mine/"))
+    before = run.about.read_bytes()
+    run.claim(make_settings(id_data="mine/", epochs=3))
+    assert run.about.read_bytes() == before
 
 
 def test_the_command_for_missing_input_names_run_and_parameters(tmp_path):
@@ -248,3 +230,11 @@ def test_figure_is_saved_as_png(run):
 def test_figure_is_returned(run):
     figure = Figure(figsize=(1, 1))
     assert run.save_figure(figure, "roc") is figure
+
+
+def test_the_thresholds_are_those_of_each_detectors_own_score(run):
+    for outliers, threshold in (("none", 0.5), ("real", 0.6)):
+        thresholds = {"msp": -1.0, "cosine": threshold}
+        write_json(run.detector("arcface", outliers, 3) / "scores.json", {"thresholds": thresholds})
+    scores = pd.DataFrame({"head": "arcface", "outliers": ["none", "none", "real"], "seed": 3})
+    assert run.thresholds(scores.assign(own_score="cosine")) == {"none": 0.5, "real": 0.6}

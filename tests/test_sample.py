@@ -16,6 +16,7 @@ from oodlib.diffusion.schedule import (
 )
 from oodlib.errors import InputError
 from oodlib.seeds import generator
+from oodlib.settings import DenoiserModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
@@ -26,7 +27,7 @@ WEIGHTS = pair_weights([(0, 1), (0, 2), (1, 2), (2, 0)] * 4, 3)
 @pytest.fixture(scope="module")
 def denoiser():
     """A tiny, untrained denoiser."""
-    return Denoiser(NAMES, (8, 8, 1), block_out_channels=(8, 16))
+    return Denoiser(NAMES, (8, 8, 1), DenoiserModel(block_out_channels=(8, 16)))
 
 
 def draw(denoiser, weights=WEIGHTS, **options):
@@ -43,7 +44,7 @@ def test_images_are_uint8_channels_last(denoiser):
 
 
 def test_images_in_rgb_have_three_channels():
-    rgb = Denoiser(NAMES, (16, 16, 3), block_out_channels=(8, 16))
+    rgb = Denoiser(NAMES, (16, 16, 3), DenoiserModel(block_out_channels=(8, 16)))
     assert draw(rgb, WEIGHTS[:2]).shape == (2, 16, 16, 3)
 
 

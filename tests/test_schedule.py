@@ -16,6 +16,7 @@ from oodlib.diffusion.schedule import (
 )
 from oodlib.errors import InputError
 from oodlib.seeds import generator
+from oodlib.settings import DenoiserModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
@@ -68,7 +69,9 @@ def test_few_step_schedulers_start_at_the_last_time_step(name):
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_take_the_denoisers_schedule_and_prediction_type(name, prediction_type):
-    denoiser = Denoiser(("a", "b"), (8, 8, 1), block_out_channels=(8, 16), prediction_type=prediction_type)
+    denoiser = Denoiser(
+        ("a", "b"), (8, 8, 1), DenoiserModel(block_out_channels=(8, 16), prediction_type=prediction_type)
+    )
     scheduler = make_scheduler(denoiser.noise_scheduler, name)
     assert scheduler.config.prediction_type == prediction_type
     assert torch.equal(scheduler.alphas_cumprod, denoiser.noise_scheduler.alphas_cumprod)

@@ -8,12 +8,41 @@ from pytorch_ood import detector as pytorch_ood
 from scipy.spatial.distance import mahalanobis
 from scipy.special import log_softmax, logsumexp, softmax
 
-from oodlib.detection.scores import KNN, Mahalanobis, energy, max_cosine, msp
-from oodlib.presets import SCORES
+from oodlib.detection.scores import KNN, MSP, SCORES, Energy, Mahalanobis, MaxCosine, Outputs, Score, ScoreSet
+from oodlib.errors import InputError
 
 
 def normal(*shape, seed=0, scale=1.0):
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def msp(logits):
+    return MSP()(Outputs(None, logits, None))
+
+
+def energy(logits):
+    return Energy()(Outputs(None, logits, None))
+
+
+def max_cosine(features, class_weights):
+    return MaxCosine()(Outputs(features, None, class_weights))
+
+
+def of_features(score):
+    """A fitted score as a function of features."""
+    return lambda features: score(Outputs(features, None, None))
+
+
+def fit_mahalanobis(features, labels, num_classes):
+    score = Mahalanobis()
+    score.fit(Outputs(features, None, torch.zeros(num_classes, features.shape[1])), labels)
+    return of_features(score)
+
+
+def fit_knn(features, bank_size):
+    score = KNN()
+    score.fit(Outputs(features, None, None), torch.zeros(len(features), dtype=torch.long), bank_size)
+    return of_features(score)
 
 
 def clusters(count=200, num_features=5, num_classes=3):
@@ -118,7 +147,7 @@ def test_mahalanobis_is_scipys_squared_distance_to_the_nearest_mean():
     precision = np.linalg.inv(covariance)
     probes = normal(20, 5, seed=9, scale=5.0)
     expected = [-min(mahalanobis(f, mu, precision) ** 2 for mu in means) for f in probes.double().numpy()]
-    fitted = Mahalanobis.fit(features, labels, 3)
+    fitted = fit_mahalanobis(features, labels, 3)
     np.testing.assert_allclose(fitted(probes.double()).numpy(), expected, rtol=1e-9)
 
 
@@ -136,14 +165,14 @@ def test_mahalanobis_is_as_exact_as_features_in_float32_allow():
     last_digit = np.abs(
         exact(torch.nextafter(features, torch.full_like(features, torch.inf))) - exact(features)
     )
-    error = np.abs(Mahalanobis.fit(features, labels, 3)(features).numpy() - exact(features))
+    error = np.abs(fit_mahalanobis(features, labels, 3)(features).numpy() - exact(features))
     assert error.max() < 2 * last_digit.max() and np.median(error) < 2 * np.median(last_digit)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mahalanobis_of_features_in_half_precision_is_computed_in_float32(dtype):
     features, labels = clusters()
-    fitted, features = Mahalanobis.fit(features, labels, 3), features.to(dtype)
+    fitted, features = fit_mahalanobis(features, labels, 3), features.to(dtype)
     assert torch.equal(fitted(features), fitted(features.float()))
 
 
@@ -151,52 +180,46 @@ def test_mahalanobis_is_pytorch_oods_but_for_the_factor_minus_2n():
     # Theirs is half a distance by a covariance that is not divided by N, and grows away from the classes.
     features, labels = clusters()
     theirs = pytorch_ood.Mahalanobis(None).fit_features(features, labels).predict_features(features)
-    ours = Mahalanobis.fit(features, labels, 3)(features)
+    ours = fit_mahalanobis(features, labels, 3)(features)
     torch.testing.assert_close(ours, -2 * len(features) * theirs.double(), rtol=1e-3, atol=1e-3)
 
 
 def test_mahalanobis_of_a_class_mean_is_0():
     features, labels = clusters()
     means = torch.stack([features[labels == c].double().mean(0) for c in range(3)])
-    assert Mahalanobis.fit(features, labels, 3)(means).abs().max() < 1e-9
+    assert fit_mahalanobis(features, labels, 3)(means).abs().max() < 1e-9
 
 
 def test_mahalanobis_of_training_features_averages_minus_the_dimension():
     features, labels = clusters(num_classes=1)
-    assert Mahalanobis.fit(features, labels, 1)(features).mean().item() == pytest.approx(-5, rel=1e-5)
+    assert fit_mahalanobis(features, labels, 1)(features).mean().item() == pytest.approx(-5, rel=1e-5)
 
 
 def test_mahalanobis_does_not_change_under_a_linear_map():
     features, labels = clusters()
     features, mapping = features.double(), normal(5, 5, seed=7).double()
-    plain = Mahalanobis.fit(features, labels, 3)(features)
-    mapped = Mahalanobis.fit(features @ mapping, labels, 3)(features @ mapping)
+    plain = fit_mahalanobis(features, labels, 3)(features)
+    mapped = fit_mahalanobis(features @ mapping, labels, 3)(features @ mapping)
     torch.testing.assert_close(mapped, plain, rtol=1e-3, atol=1e-6)
 
 
 def test_mahalanobis_ridge_stands_a_constant_feature():
     features, labels = clusters()
     features[:, 0] = 4.0
-    assert Mahalanobis.fit(features, labels, 3)(features).isfinite().all()
+    assert fit_mahalanobis(features, labels, 3)(features).isfinite().all()
 
 
 def test_mahalanobis_ridge_stands_fewer_images_than_features():
     features, labels = normal(6, 20), torch.arange(6) % 3
-    assert Mahalanobis.fit(features, labels, 3)(features).isfinite().all()
+    assert fit_mahalanobis(features, labels, 3)(features).isfinite().all()
 
 
 @pytest.mark.parametrize("size", [1, 7, 200])
 def test_mahalanobis_does_not_depend_on_the_batch(size):
     features, labels = clusters()
-    fitted, features = Mahalanobis.fit(features, labels, 3), features.double()
+    fitted, features = fit_mahalanobis(features, labels, 3), features.double()
     parts = torch.cat([fitted(part) for part in features.split(size)])
     torch.testing.assert_close(parts, fitted(features), rtol=1e-9, atol=1e-9)
-
-
-def test_mahalanobis_is_made_again_from_its_two_tensors():
-    features, labels = clusters()
-    fitted = Mahalanobis.fit(features, labels, 3)
-    assert torch.equal(Mahalanobis(fitted.whitening, fitted.means)(features), fitted(features))
 
 
 @pytest.mark.parametrize("count, k", [(200, 1), (1000, 1), (1001, 2), (5000, 5)])
@@ -206,56 +229,147 @@ def test_knn_is_pytorch_oods_with_the_sign_flipped_at_k_a_thousandth_of_the_bank
     bank = F.normalize(features).half().double()
     theirs = pytorch_ood.KNN(None, k=k, normalize=False).fit_features(bank, torch.zeros(count, dtype=int))
     expected = -theirs.predict_features(F.normalize(probes.double()))
-    torch.testing.assert_close(KNN.fit(features, count)(probes), expected.double(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(fit_knn(features, count)(probes), expected.double(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("length", [1e-3, 1.0, 1e5])
 def test_knn_does_not_depend_on_the_length_of_features(length):
-    fitted, probes = KNN.fit(normal(50, 6), 50), normal(20, 6, seed=1).double()
+    fitted, probes = fit_knn(normal(50, 6), 50), normal(20, 6, seed=1).double()
     torch.testing.assert_close(fitted(length * probes), fitted(probes))
 
 
 def test_knn_of_a_training_feature_is_0_but_for_half_precision():
     features = normal(50, 6)
-    assert KNN.fit(features, 50)(features).abs().max() < 1e-3
+    assert fit_knn(features, 50)(features).abs().max() < 1e-3
 
 
 def test_knn_of_an_opposite_feature_is_minus_2():
-    assert KNN.fit(torch.eye(3)[:1], 1)(-torch.eye(3)[:1]).item() == -2
+    assert fit_knn(torch.eye(3)[:1], 1)(-torch.eye(3)[:1]).item() == -2
 
 
 @pytest.mark.parametrize("most, kept", [(3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, range(10)), (99, range(10))])
 def test_the_bank_of_knn_is_evenly_spaced_over_training(most, kept):
     features = normal(10, 6)
-    assert torch.equal(KNN.fit(features, most).bank, F.normalize(features[list(kept)]).half())
+    score = KNN()
+    score.fit(Outputs(features, None, None), torch.zeros(10), most)
+    assert torch.equal(score.bank, F.normalize(features[list(kept)]).half())
 
 
 @pytest.mark.parametrize("size", [1, 7, 3000])
 def test_knn_does_not_depend_on_the_batch(size):
-    fitted, probes = KNN.fit(normal(50, 6), 50), normal(3000, 6, seed=1)[: 200 if size == 1 else None]
+    fitted, probes = fit_knn(normal(50, 6), 50), normal(3000, 6, seed=1)[: 200 if size == 1 else None]
     parts = torch.cat([fitted(part) for part in probes.split(size)])
     torch.testing.assert_close(parts, fitted(probes), rtol=0, atol=1e-7)
 
 
-def all_scores(images):
-    """Each score by its name, for logits and features of a head with the identity as class weights."""
-    random = torch.Generator().manual_seed(0)
+def fitted_set():
+    """Every score, fitted to features of three classes whose weights are the identity."""
     labels = torch.arange(90) % 3
-    training = 5 * torch.eye(3)[labels] + 0.3 * torch.randn(90, 3, generator=random)
-    fitted = Mahalanobis.fit(training, labels, 3)
-    cosine, neighbours = max_cosine(images, torch.eye(3)), KNN.fit(training, 90)
-    values = msp(images), energy(images), cosine, fitted(images), neighbours(images)
-    return dict(zip(SCORES, values, strict=True))
+    features = 5 * torch.eye(3)[labels] + 0.3 * normal(90, 3)
+    scores, outputs = ScoreSet(), Outputs(features, features, torch.eye(3))
+    scores.fit(outputs, labels, outputs, tpr=0.9, bank_size=90)
+    return scores
+
+
+def outputs_of(images):
+    """Of a head with the identity as class weights."""
+    return Outputs(images, images, torch.eye(3))
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_score_is_higher_in_distribution(score):
-    in_distribution, outlier = all_scores(torch.tensor([[5.0, 0.1, 0.0], [1.0, 1.0, 1.0]]))[score]
+    images = torch.tensor([[5.0, 0.1, 0.0], [1.0, 1.0, 1.0]])
+    in_distribution, outlier = fitted_set()(outputs_of(images))[score]
     assert in_distribution > outlier
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("score", SCORES)
 def test_score_is_float64_and_one_number_an_image(score, dtype):
-    scores = all_scores(torch.ones(4, 3, dtype=dtype))[score]
+    scores = fitted_set()[score](outputs_of(torch.ones(4, 3, dtype=dtype)))
     assert (scores.dtype, tuple(scores.shape)) == (torch.float64, (4,))
+
+
+def test_scores_stand_in_the_order_of_tables():
+    assert list(SCORES) == ["msp", "energy", "cosine", "mahalanobis", "knn"]
+
+
+def test_what_needs_no_fit_scores_at_once_and_the_rest_after_it():
+    images = outputs_of(torch.ones(4, 3))
+    assert (list(ScoreSet()(images)), list(fitted_set()(images))) == (
+        ["msp", "energy", "cosine"],
+        list(SCORES),
+    )
+
+
+def test_every_score_has_a_threshold_that_keeps_its_share():
+    scores = fitted_set()
+    assert (list(scores.thresholds), scores.tpr) == (list(SCORES), 0.9)
+    assert scores.thresholds["knn"] < 0 < scores.thresholds["energy"]
+
+
+def test_the_statistics_are_buffers_none_before_fit():
+    assert dict(ScoreSet().named_buffers()) == {}
+    assert list(fitted_set().state_dict()) == ["mahalanobis.whitening", "mahalanobis.means", "knn.bank"]
+
+
+def test_saved_scores_are_read_with_equal_bits(tmp_path):
+    saved, loaded = fitted_set(), ScoreSet()
+    saved.save(tmp_path, "network")
+    loaded.load(tmp_path, "network")
+    assert (loaded.thresholds, loaded.tpr) == (saved.thresholds, 0.9)
+    ours, theirs = loaded.state_dict(), saved.state_dict()
+    assert list(ours) == list(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert all(ours[key].dtype == theirs[key].dtype for key in ours)
+
+
+def test_scores_of_another_network_are_refused_on_one_line(tmp_path):
+    fitted_set().save(tmp_path, "network")
+    with pytest.raises(InputError, match=r"^the scores in .* were fitted to another network; fit them again"):
+        ScoreSet().load(tmp_path, "another")
+
+
+@pytest.fixture
+def norm():
+    """A score of one's own with a statistic: one class, and gone again after the test."""
+
+    class Norm(Score, name="norm"):
+        statistics = ("typical",)
+
+        def fit(self, train, labels, bank_size=0):
+            self.typical = train.features.norm(dim=1).mean()
+
+        def forward(self, outputs):
+            return -(outputs.features.double().norm(dim=1) - self.typical).abs()
+
+    yield Norm
+    SCORES.pop("norm", None)
+
+
+def test_a_new_score_is_one_class(norm, tmp_path):
+    scores, images = fitted_set(), outputs_of(torch.tensor([[5.0, 0.0, 0.0], [50.0, 0.0, 0.0]]))
+    assert list(scores.thresholds)[-1] == "norm"
+    in_distribution, outlier = scores(images)["norm"]
+    assert outlier < scores.thresholds["norm"] <= in_distribution
+    scores.save(tmp_path, "network")
+    loaded = ScoreSet()
+    loaded.load(tmp_path, "network")
+    assert np.array_equal(loaded(images)["norm"], scores(images)["norm"])
+
+
+def test_a_new_score_is_not_fitted_in_a_set_that_was_saved_before(request, tmp_path):
+    fitted_set().save(tmp_path, "network")
+    request.getfixturevalue("norm")
+    loaded = ScoreSet()
+    loaded.load(tmp_path, "network")
+    assert not loaded["norm"].is_fitted and "norm" not in loaded.thresholds
+    assert "norm" not in loaded(outputs_of(torch.ones(1, 3)))
+
+
+def test_a_score_that_is_not_there_any_more_is_passed_over(request, tmp_path):
+    request.getfixturevalue("norm")
+    fitted_set().save(tmp_path, "network")
+    del SCORES["norm"]
+    loaded = ScoreSet()
+    loaded.load(tmp_path, "network")
+    assert list(loaded.thresholds) == list(loaded) and "norm" not in loaded

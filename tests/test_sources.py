@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from oodlib import presets
 from oodlib.datasets.loading import load
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import label_weights, pair_weights
@@ -14,6 +13,7 @@ from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
 from oodlib.images import ImageSet
 from oodlib.outliers import sources
+from oodlib.settings import DenoiserModel, Pool, Sampling
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -28,7 +28,7 @@ TRAIN = ImageSet(TRAIN.images[TRAIN.labels < 3][:60], TRAIN.labels[TRAIN.labels 
 @pytest.fixture(scope="module")
 def denoiser():
     """A tiny, untrained denoiser of three classes."""
-    return Denoiser(("0", "1", "2"), (8, 8, 1), block_out_channels=(8, 16))
+    return Denoiser(("0", "1", "2"), (8, 8, 1), DenoiserModel(block_out_channels=(8, 16)))
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +63,11 @@ def makers(denoiser):
     return {
         "label_mixup": lambda index: sources.label_mixup(denoiser, index, **STEPS),
         "three_way": lambda index: sources.label_mixup(denoiser, index, mixed_classes=3, **STEPS),
-        "mask_mixup": lambda index: sources.mask_mixup(denoiser, index, **STEPS),
-        "pure_classes": lambda index: sources.pure_classes(denoiser, index, **STEPS),
+        "cmg": lambda index: sources.cmg(denoiser, index, **STEPS),
+        "early_stopped": lambda index: sources.early_stopped(denoiser, index, **STEPS),
         "pixel_mixup": lambda index: sources.pixel_mixup(TRAIN, index),
         "uniform_noise": lambda index: sources.uniform_noise(TRAIN, index),
-        "real": lambda index: sources.real_images(TRAIN, TRAIN.images, index),
+        "real": lambda index: sources.real(TRAIN, TRAIN.images, index),
     }
 
 
@@ -92,7 +92,7 @@ def test_more_classes_are_mixed_at_equal_weights(denoiser, mix):
 
 
 def test_one_class_cannot_be_mixed():
-    alone = Denoiser(("a",), (8, 8, 1), block_out_channels=(8, 16))
+    alone = Denoiser(("a",), (8, 8, 1), DenoiserModel(block_out_channels=(8, 16)))
     with pytest.raises(InputError, match="label mixup of 2 classes needs as many, there are 1"):
         sources.label_mixup(alone, range(1))
 
@@ -105,7 +105,7 @@ def test_a_masked_embedding_has_each_component_from_one_of_the_two_classes(denoi
         return sample(denoiser, weights, **options)
 
     monkeypatch.setattr(sources, "sample", note)
-    pool = sources.mask_mixup(denoiser, range(6), **STEPS)
+    pool = sources.cmg(denoiser, range(6), **STEPS)
     by_class = denoiser.label_embedding.weight.T
     for (a, b), embedding in zip(pairs_of(pool), given["label_embeddings"], strict=True):
         from_a, from_b = embedding == by_class[a], embedding == by_class[b]
@@ -113,7 +113,7 @@ def test_a_masked_embedding_has_each_component_from_one_of_the_two_classes(denoi
 
 
 def test_pure_classes_come_in_turn(denoiser):
-    pool = sources.pure_classes(denoiser, range(4), **STEPS)
+    pool = sources.early_stopped(denoiser, range(4), **STEPS)
     assert pool.label_weights.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
     assert np.array_equal(pool.images[:3], sample(denoiser, torch.eye(3), **STEPS)[:3])
 
@@ -134,39 +134,59 @@ def test_uniform_noise_takes_all_grey_levels_alike_and_has_no_class():
 
 
 def test_real_images_come_in_their_order_and_end_where_the_set_does():
-    pool = sources.real_images(TRAIN, TRAIN.images, range(50, 70))
+    pool = sources.real(TRAIN, TRAIN.images, range(50, 70))
     assert np.array_equal(pool.images, TRAIN.images[50:60]) and pool.label_weights.shape == (10, 3)
 
 
-def settings(**given):
-    return presets.settings(denoiser_steps=10, denoiser_batch_size=8, num_inference_steps=1, **given)
+IMAGE_SOURCES = [name for name, source in sources.SOURCES.items() if source.draw]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in presets.OUTLIERS if kind not in ("none", "virtual")])
-def test_every_kind_makes_images_of_the_denoisers_size(denoiser, kind):
-    pool = sources.source(settings(outliers=kind), denoiser, TRAIN)(range(4))
+def bound(name, denoiser, **values):
+    """A source of the registry with what the settings and the source itself bring."""
+    settings = {"num_inference_steps": 1, "seed": 0, **sources.SOURCES[name].settings, **values}
+    resources = {
+        "denoiser": lambda: denoiser,
+        "early_denoiser": lambda: denoiser,
+        "train": lambda: TRAIN,
+        "real_images": lambda: TRAIN.images,
+    }
+    return sources.bind(sources.SOURCES[name], settings, resources)
+
+
+@pytest.mark.parametrize("name", IMAGE_SOURCES)
+def test_every_source_makes_images_of_the_denoisers_size(denoiser, name):
+    pool = bound(name, denoiser)(range(4))
     assert pool.images.shape == (4, 8, 8, 1) and pool.label_weights.shape == (4, 3)
 
 
-@pytest.mark.parametrize("kind", ["none", "virtual"])
-def test_kinds_without_images_have_no_source(denoiser, kind):
-    with pytest.raises(InputError, match=f"outliers '{kind}' need no pool; go on with notebook 3"):
-        sources.source(settings(outliers=kind), denoiser, TRAIN)
+def test_sources_without_images_draw_nothing():
+    assert set(sources.SOURCES) - set(IMAGE_SOURCES) == {"none", "vos"}
+
+
+def test_a_source_brings_values_only_of_settings_that_are_none_unless_chosen():
+    defaults = {**Pool().model_dump(), **Sampling().model_dump()}
+    own = {name for name, value in defaults.items() if value is None}
+    assert all(set(source.settings) <= own for source in sources.SOURCES.values())
 
 
 def test_guidance_tells_weak_and_strong_mixtures_apart(denoiser):
-    weak, strong = (
-        sources.source(settings(outliers=f"{kind}_guidance"), denoiser, TRAIN)(range(3)).images
-        for kind in ("weak", "strong")
-    )
+    weak, strong = (bound(f"{name}_guidance", denoiser)(range(3)).images for name in ("weak", "strong"))
     assert not np.array_equal(weak, strong)
 
 
-def test_an_early_stopped_denoiser_is_another_one_and_leaves_the_first_as_it_was(denoiser):
-    before = denoiser.label_embedding.weight.clone()
-    early = sources.stopped_early(denoiser, TRAIN, settings())
-    assert torch.equal(denoiser.label_embedding.weight, before)
-    assert not torch.equal(early.label_embedding.weight, before)
+def test_a_source_is_given_only_what_it_takes():
+    def draw(index, *, train, seed):
+        return train, seed, index
+
+    resources = {"train": lambda: TRAIN, "denoiser": lambda: pytest.fail("it takes no denoiser")}
+    draw = sources.bind(sources.Source(draw), {"seed": 3, "mix": "sum"}, resources)
+    assert draw(range(2)) == (TRAIN, 3, range(2))
+
+
+@pytest.mark.parametrize("name", IMAGE_SOURCES)
+def test_only_what_the_denoiser_draws_needs_one(name):
+    needs = name not in ("pixel_mixup", "uniform_noise", "real")
+    assert sources.SOURCES[name].needs_denoiser == needs
 
 
 def test_no_more_combinations_of_classes_are_made_than_asked_for(monkeypatch):

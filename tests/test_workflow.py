@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pytest
 from conftest import SMOKE, Workflow
 from PIL import Image
 
@@ -13,9 +14,12 @@ from oodlib.detection import metrics
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.explorer.renderer import find_detectors
-from oodlib.presets import OUTLIERS, PRESETS
+from oodlib.outliers.sources import SOURCES
+from oodlib.presets import make_settings
 from oodlib.reports.tables import COLUMNS
 from oodlib.runs import Run
+
+pytestmark = pytest.mark.slow
 
 
 def jobs(dry_run: str) -> dict[str, int]:
@@ -104,17 +108,17 @@ def test_saving_a_notebook_with_new_outputs_redoes_nothing(workflow):
 
 
 def test_with_more_kinds_of_outliers_all_are_compared(workflow):
-    config = SMOKE | {"outliers": ["none", "label_mixup", "virtual"]}
+    config = SMOKE | {"outliers": ["none", "label_mixup", "vos"]}
     done = workflow(config=config)
     assert done.returncode == 0, done.stdout + done.stderr
     study = pd.read_csv(workflow.run / "study.csv")
-    assert set(study["outliers"]) == {"label_mixup", "virtual"}
+    assert set(study["outliers"]) == {"label_mixup", "vos"}
     assert (study["low"] <= study["high"]).all()
     results = pd.read_csv(workflow.run / "results.csv").query("score == 'cosine'")
     means = results.groupby("outliers")["auroc"].mean()
-    row = study.query("outliers == 'virtual' and what == 'mean over sets'").iloc[0]
-    assert np.isclose(row["change"], means["virtual"] - means["none"], atol=1e-6)
-    assert "The best kind\nof label mixture is label_mixup" in (workflow.run / "study.md").read_text()
+    row = study.query("outliers == 'vos' and ood_set == 'mean over sets' and metric == 'auroc'").iloc[0]
+    assert np.isclose(row["change"], means["vos"] - means["none"], atol=1e-6)
+    assert "The best\nsource of label mixtures is label_mixup" in (workflow.run / "study.md").read_text()
 
 
 def test_a_deleted_detector_redoes_it_and_what_depends_on_it(workflow):
@@ -132,10 +136,12 @@ def test_a_deleted_detector_redoes_it_and_what_depends_on_it(workflow):
 def test_a_failing_notebook_shows_its_error_and_leaves_no_result(tmp_path):
     workflow = Workflow(tmp_path)
     done = workflow(
-        "--until", "train_detector", config=SMOKE | {"outliers": ["none"], "detector": {"epochs": "2"}}
+        "--until",
+        "train_detector",
+        config=SMOKE | {"outliers": ["none"], "scoring": {"ood_sets": ["nowhere"]}},
     )
     assert done.returncode != 0
-    assert "epochs = '2' (str), expected a number" in done.stdout + done.stderr
+    assert "image set 'nowhere' is not known" in done.stdout + done.stderr
     assert not list((workflow.run / "detectors").rglob("*.*"))
     assert (workflow.run / "notebooks" / "03_train_detector-arcface-none.ipynb").is_file()
 
@@ -154,7 +160,7 @@ def test_heads_and_seeds_are_taken_from_the_command_line(tmp_path):
 
 def test_all_kinds_of_outliers_can_be_asked_for(tmp_path):
     planned = jobs(Workflow(tmp_path)("--dry-run", config={"outliers": "all", "heads": ["arcface"]}).stdout)
-    assert planned["train_detector"] == len(OUTLIERS) and planned["label_mixup"] == len(OUTLIERS) - 2
+    assert planned["train_detector"] == len(SOURCES) and planned["label_mixup"] == len(SOURCES) - 2
     assert planned["which_outliers"] == 1
 
 
@@ -164,7 +170,7 @@ def test_an_unknown_configuration_key_is_refused(tmp_path):
 
 
 def test_the_digits_preset_plans_twelve_detector_rows(tmp_path):
-    assert len(PRESETS["digits"]["heads"]) == 6
+    assert len(make_settings().heads) == 6
     planned = jobs(Workflow(tmp_path)("--dry-run", config={}).stdout)
     assert planned["train_detector"] == 12
 
@@ -191,7 +197,11 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
             pixels = rng.integers(0, 256, (40, 48, channels), dtype=np.uint8)
             Image.fromarray(pixels.squeeze()).save(tmp_path / folder / f"{i}.png")
     config = {"preset": "cifar10", "profile": "smoke", "run": "own", "heads": ["arcface"]}
-    own = {"data": {"id_data": "own"}, "detector": {"epochs": 1, "ood_sets": ["odd", "uniform:20"]}}
+    own = {
+        "data": {"id_data": "own"},
+        "detector_training": {"epochs": 1},
+        "scoring": {"ood_sets": ["odd", "uniform:20"]},
+    }
     done = workflow(config=config | own)
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "runs" / "own"

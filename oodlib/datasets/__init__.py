@@ -1,16 +1,15 @@
 """Image sets as uint8 arrays in memory, the same on every machine."""
 
-from oodlib.datasets.loading import ID_TEST, display_name, load, load_ood
-from oodlib.datasets.published import PUBLISHED
-from oodlib.datasets.synthetic import OOD_SETS, validation_outliers
+from oodlib.datasets.loading import load, load_ood
+from oodlib.datasets.roles import EvaluationSet, Role, id_set
+from oodlib.datasets.synthetic import validation_outliers
 from oodlib.images import SPLITS, mean_and_std
 
 __all__ = [
-    "ID_TEST",
-    "OOD_SETS",
-    "PUBLISHED",
     "SPLITS",
-    "display_name",
+    "EvaluationSet",
+    "Role",
+    "id_set",
     "load",
     "load_ood",
     "mean_and_std",

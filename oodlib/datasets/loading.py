@@ -9,16 +9,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from oodlib.datasets import published
 from oodlib.datasets.downloads import Unavailable
 from oodlib.datasets.published import PUBLISHED
+from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role
 from oodlib.datasets.synthetic import OOD_SETS, digits
 from oodlib.errors import InputError, choice
+from oodlib.files import home
 from oodlib.images import SPLITS, ImageSet, from_folder, from_npz, split_of
-
-ID_TEST = "id_test"  # what tables call the ID test set; no OOD set may take its place
 
 
 def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] = (8, 8, 1)) -> ImageSet:
@@ -49,57 +47,67 @@ def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] 
     choice("split", split, (*SPLITS, "all"))
     name, options = _counted(source)
     if source == "digits":
-        found = split_of(source, digits(range(8)), split)
+        image_set = split_of(source, digits(range(8)), split)
     elif name in OOD_SETS:
         if split not in ("test", "all"):
             raise InputError(f"{source} is an OOD test set and has no split {split!r}")
-        found = ImageSet(OOD_SETS[name](image_shape, **options), None, ())
+        image_set = ImageSet(OOD_SETS[name].make(image_shape, **options), None, ())
     elif published.knows(source):
         if source in PUBLISHED:
             _check_shape(source, (32, 32, 3), image_shape)  # before anything is fetched
         part = "train" if split in ("train", "val") else "test"
-        found = published.read(source, part)
+        image_set = published.read(source, part)
         if part == "train":
-            found = split_of(source, found, split, ends=(0.9, 1))
+            image_set = split_of(source, image_set, split, ends=(0.9, 1))
     else:
-        found = _own(source, image_shape)
-        if split != "all" and (found.labels is not None or split != "test"):
-            found = split_of(source, found, split)
-    if not len(found.images):
+        image_set = _own(source, image_shape)
+        if split != "all" and (image_set.labels is not None or split != "test"):
+            image_set = split_of(source, image_set, split)
+    if not len(image_set.images):
         raise InputError(f"no image of {source} falls to its {split} split; it needs more images a class")
-    _check_shape(source, found.images.shape[1:], image_shape)
-    return found
+    _check_shape(source, image_set.images.shape[1:], image_shape)
+    return image_set
 
 
-def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 1)) -> dict[str, np.ndarray]:
-    """The whole of each OOD set, uint8 (N, H, W, C), by the name that tables and figures call it.
+def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 1)) -> list[EvaluationSet]:
+    """The whole of each OOD set, without labels: none of its classes is a detector's.
 
     A published set that cannot be had is left out, with a printed line that says why.
     """
-    sets = {}
+    sets: list[EvaluationSet] = []
     for source in sources:
-        name = display_name(source)
-        if name == ID_TEST:
+        key, title, role = identity(source)
+        if key == ID_TEST:
             raise InputError(
                 f"OOD set {source} is called {ID_TEST}, as the ID test set is in tables; rename it"
             )
-        if name in sets:
-            raise InputError(f"two OOD sets are called {name}; rename the folder or file of one")
+        if any(key == other.key or title == other.title for other in sets):
+            raise InputError(f"two OOD sets are called {title}; rename the folder or file of one")
         try:
-            sets[name] = load(source, "all", image_shape=image_shape).images
+            images = load(source, "all", image_shape=image_shape).images
         except Unavailable as error:
             print(f"left out: {error}")
+        else:
+            sets.append(EvaluationSet(key, title, role, images, None, ()))
     if not sets:
         raise InputError("none of the OOD sets is there; name others, such as gaussian and uniform")
     return sets
 
 
-def display_name(source: str) -> str:
-    """What tables and figures call a set: its name or title, or the last part of its path without the suffix."""
+def identity(source: str) -> tuple[str, str, Role]:
+    """Key, title and role of an OOD set.
+
+    The key of a set of one's own, and its title, is its name or the last part of its path without the suffix; it
+    counts as far, whatever it is called.
+    """
     name, _ = _counted(source)
     if name in OOD_SETS:
-        return name
-    return published.title(source) if published.knows(source) else Path(source).stem
+        return name, OOD_SETS[name].title, OOD_SETS[name].role
+    if source in PUBLISHED:
+        return source, published.title(source), PUBLISHED[source].role
+    if published.knows(source):
+        return source, published.title(source), Role.FAR
+    return Path(source).stem, Path(source).stem, Role.FAR
 
 
 def _counted(source: str) -> tuple[str, dict[str, int]]:
@@ -122,11 +130,13 @@ def _check_shape(source: str, shape: tuple[int, ...], image_shape: tuple[int, in
 
 def _own(source: str, image_shape: tuple[int, int, int]) -> ImageSet:
     path = Path(source).expanduser()
-    if path.is_dir():
-        return from_folder(path, image_shape)
-    if path.suffix == ".npz" and path.is_file():
-        return from_npz(path)
+    for place in (path, home() / path):  # so that a path of a run's configuration holds in a notebook too
+        if place.is_dir():
+            return from_folder(place, image_shape)
+        if place.suffix == ".npz" and place.is_file():
+            return from_npz(place)
     raise InputError(
         f"image set {source!r} is not known; give one of digits, {', '.join([*OOD_SETS, *PUBLISHED])}, "
-        f"NAME for {published.data_folder()}/NAME-test.npz, or the path of a folder of images or of an .npz file"
+        f"NAME for {published.data_folder()}/NAME-test.npz, or the path, from here or from the Snakefile, of a folder "
+        "of images or of an .npz file"
     )

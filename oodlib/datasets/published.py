@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from oodlib.datasets.downloads import Unavailable, fetch, unpacked
+from oodlib.datasets.roles import Role
 from oodlib.errors import InputError
 from oodlib.files import place
-from oodlib.images import ImageSet, from_npz, opened, pictures
+from oodlib.images import ImageSet, fit_picture, from_npz, open_picture, picture_files
 
 
 def data_folder() -> Path:
@@ -43,6 +44,8 @@ class Published(NamedTuple):
     """A published set of 32 x 32 x 3 images."""
 
     title: str
+    role: Role
+    """As an OOD set; near and far are meant from CIFAR-10."""
     sizes: dict[str, int]
     """Number of images of each part, `train` and `test`, as published."""
     read: Callable[[str], ImageSet]
@@ -50,19 +53,19 @@ class Published(NamedTuple):
     class_names: tuple[str, ...] = ()
 
 
-def _cifar(kind: str) -> Callable[[str], ImageSet]:
+def _cifar(name: str) -> Callable[[str], ImageSet]:
     def read(part: str) -> ImageSet:
         from torchvision import datasets  # here, because it takes seconds to import
 
-        files = getattr(datasets, kind)
-        folder = unpacked(files.url, files.tgz_md5, data_folder() / files.base_folder)
+        published = getattr(datasets, name)
+        folder = unpacked(published.url, published.tgz_md5, data_folder() / published.base_folder)
         try:
-            found = files(data_folder(), train=part == "train")
+            images = published(data_folder(), train=part == "train")
         except RuntimeError as error:
             raise InputError(
                 f"a file in {folder} is missing or has another MD5; remove the folder"
             ) from error
-        return ImageSet(np.ascontiguousarray(found.data), np.array(found.targets), tuple(found.classes))
+        return ImageSet(np.ascontiguousarray(images.data), np.array(images.targets), tuple(images.classes))
 
     return read
 
@@ -76,46 +79,51 @@ def _svhn(part: str) -> ImageSet:
     return ImageSet(np.ascontiguousarray(images), None, ())
 
 
-def _odin(title: str, size: int, archive: str, md5: str, sides: tuple[int, ...] = (32,)) -> Published:
+def _odin(
+    title: str, role: Role, size: int, archive: str, md5: str, sides: tuple[int, ...] = (32,)
+) -> Published:
     """One of ODIN's archives of pictures, `sides` wide and high; of larger ones the central 32 x 32 are taken."""
 
     def read(_part: str) -> ImageSet:
         url = f"https://www.dropbox.com/s/{archive}.tar.gz?dl=1"
-        files = pictures(unpacked(url, md5, data_folder() / Path(archive).name))
+        files = picture_files(unpacked(url, md5, data_folder() / Path(archive).name))
         images = np.empty((len(files), 32, 32, 3), np.uint8)
         for i, file in enumerate(files):
-            picture = np.asarray(opened(file).convert("RGB"))
-            height, width, _ = picture.shape
+            picture = open_picture(file)
+            width, height = picture.size
             if height != width or height not in sides:
                 raise InputError(
                     f"image {file} is {height} x {width}, expected {' or '.join(map(str, sides))}"
                 )
             margin = (height - 32) // 2
-            images[i] = picture[margin : margin + 32, margin : margin + 32]
+            centre = picture.crop((margin, margin, margin + 32, margin + 32))
+            images[i] = fit_picture(centre, (32, 32, 3))
         return ImageSet(images, None, ())
 
-    return Published(title, {"test": size}, read)
+    return Published(title, role, {"test": size}, read)
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MARGIN = (32, 36)  # the crops are said to carry a margin of 2 pixels, by which a network could tell them
 PUBLISHED = {
-    "cifar10": Published("CIFAR-10", {"train": 50_000, "test": 10_000}, _cifar("CIFAR10"), CIFAR10_CLASSES),
-    "cifar100": Published("CIFAR-100", {"test": 10_000}, _cifar("CIFAR100")),
-    "svhn": Published("SVHN", {"test": 26_032}, _svhn),
+    "cifar10": Published(
+        "CIFAR-10", Role.FAR, {"train": 50_000, "test": 10_000}, _cifar("CIFAR10"), CIFAR10_CLASSES
+    ),
+    "cifar100": Published("CIFAR-100", Role.NEAR, {"test": 10_000}, _cifar("CIFAR100")),
+    "svhn": Published("SVHN", Role.FAR, {"test": 26_032}, _svhn),
     "tin_crop": _odin(
-        "TIN (C)", 10_000, "avgm2u562itwpkl/Imagenet", "7c0827e4246c3718a5ee076e999e52e5", MARGIN
+        "TIN (C)", Role.NEAR, 10_000, "avgm2u562itwpkl/Imagenet", "7c0827e4246c3718a5ee076e999e52e5", MARGIN
     ),
     "tin_resize": _odin(
-        "TIN (R)", 10_000, "kp3my3412u5k9rl/Imagenet_resize", "0f9ff11d45babf2eff5fe12281d1ac31"
+        "TIN (R)", Role.NEAR, 10_000, "kp3my3412u5k9rl/Imagenet_resize", "0f9ff11d45babf2eff5fe12281d1ac31"
     ),
     "lsun_crop": _odin(
-        "LSUN (C)", 10_000, "fhtsw1m3qxlwj6h/LSUN", "458a0a0ab8e5f1cb4516d7400568e460", MARGIN
+        "LSUN (C)", Role.FAR, 10_000, "fhtsw1m3qxlwj6h/LSUN", "458a0a0ab8e5f1cb4516d7400568e460", MARGIN
     ),
     "lsun_resize": _odin(
-        "LSUN (R)", 10_000, "moqh2wh8696c3yl/LSUN_resize", "278b7b31c8cb7e804a1465a8ce03a2dc"
+        "LSUN (R)", Role.FAR, 10_000, "moqh2wh8696c3yl/LSUN_resize", "278b7b31c8cb7e804a1465a8ce03a2dc"
     ),
-    "isun": _odin("iSUN", 8_925, "ssz7qxfqae0cca5/iSUN", "be77b0f2c26fda898afac5f99645ee70"),
+    "isun": _odin("iSUN", Role.FAR, 8_925, "ssz7qxfqae0cca5/iSUN", "be77b0f2c26fda898afac5f99645ee70"),
 }
 
 
@@ -149,21 +157,21 @@ def read(source: str, part: str) -> ImageSet:
     if part not in published.sizes:
         raise InputError(f"{source} is an OOD test set and has no training images")
     try:
-        found = from_npz(file) if file else published.read(part)
+        image_set = from_npz(file) if file else published.read(part)
     except Unavailable as error:
         raise Unavailable(
             f"{source} cannot be had: {error}; put that file or {source}-{part}.npz into {data_folder()}"
         ) from error
-    count, size = len(found.images), published.sizes[part]
+    count, size = len(image_set.images), published.sizes[part]
     if count != size and title(source) == published.title:
         raise InputError(
             f"{source} has {size} {part} images, but {count} are in {file or data_folder()}; replace them"
         )
     if not published.class_names:
-        return ImageSet(found.images, None, ())
-    if len(found.class_names) != len(published.class_names):
+        return ImageSet(image_set.images, None, ())
+    if len(image_set.class_names) != len(published.class_names):
         raise InputError(f"labels in {file} must go from 0 to {len(published.class_names) - 1}")
-    return found._replace(class_names=published.class_names)
+    return image_set._replace(class_names=published.class_names)
 
 
 def _npz(source: str, part: str) -> Path | None:

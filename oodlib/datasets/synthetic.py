@@ -2,34 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.images import ImageSet, split_of
 
 # Capitals that an 8 x 8 image does not tell from a digit are left out: B D G I O Q S Z.
 LETTERS = "ACEFHJKLMNPRTUVWXY"
-
-
 # Real images to train on as outliers: none of these characters is among the letters, and none looks like a digit.
 SYMBOLS = "ΓΔΛΞΠΣΨΩЖИЛЦШЩЫЮЯ→↑↓↔⇒⇔∀∇∈∏∑∞∪∩≈≠≡⊂⊕⊗"
-
-
 LETTER_FONTS = (
-    "DejaVuSans.ttf",
-    "DejaVuSans-Bold.ttf",
-    "DejaVuSans-Oblique.ttf",
-    "DejaVuSansMono.ttf",
-    "DejaVuSerif.ttf",
-    "DejaVuSerif-Bold.ttf",
-    "STIXGeneral.ttf",
-    "STIXGeneralBol.ttf",
-    "cmr10.ttf",
-    "cmss10.ttf",
+    *("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf"),
+    *("DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "STIXGeneral.ttf", "STIXGeneralBol.ttf"),
+    *("cmr10.ttf", "cmss10.ttf"),
 )
-
-
 NOISE_SEED = 555  # the seed of engkarat/cosine-ood-detector, whose noise definitions are used
 
 
@@ -41,10 +30,6 @@ def digits(wanted: range) -> ImageSet:
     keep = np.isin(bunch.target, wanted)
     images = np.round(bunch.images[keep] * (255 / 16)).astype(np.uint8)[..., None]
     return ImageSet(images, bunch.target[keep].astype(np.int64), tuple(str(d) for d in wanted))
-
-
-def _held_out(_shape: tuple[int, int, int]) -> np.ndarray:
-    return digits(range(8, 10)).images
 
 
 def _inverted(_shape: tuple[int, int, int]) -> np.ndarray:
@@ -113,18 +98,27 @@ def _noise(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]):
     return make
 
 
-OOD_SETS: dict[str, Callable[[tuple[int, int, int]], np.ndarray]] = {
-    "held_out": _held_out,
-    "letters": _letters,
-    "symbols": _symbols,
-    "photo_patches": _photo_patches,
-    "gaussian": _noise(lambda rng, shape: rng.normal(0.5, 1.0, shape)),
-    "uniform": _noise(lambda rng, shape: rng.uniform(0.0, 1.0, shape)),
-    "inverted": _inverted,
+class Synthetic(NamedTuple):
+    """An OOD test set that is made."""
+
+    title: str
+    role: Role
+    make: Callable[..., np.ndarray]
+    """Makes its images at the shape (H, W, C); noise and photo patches also in a number, `count`."""
+
+
+OOD_SETS = {
+    "held_out": Synthetic("held out", Role.NEAR, lambda _shape: digits(range(8, 10)).images),
+    "letters": Synthetic("letters", Role.FAR, _letters),
+    "symbols": Synthetic("symbols", Role.FAR, _symbols),
+    "photo_patches": Synthetic("photo patches", Role.FAR, _photo_patches),
+    "gaussian": Synthetic("gaussian", Role.NOISE, _noise(lambda rng, shape: rng.normal(0.5, 1.0, shape))),
+    "uniform": Synthetic("uniform", Role.NOISE, _noise(lambda rng, shape: rng.uniform(0.0, 1.0, shape))),
+    "inverted": Synthetic("inverted", Role.NOISE, _inverted),
 }
 
 
-def validation_outliers(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def validation_outliers(images: np.ndarray, labels: np.ndarray) -> list[EvaluationSet]:
     """Strange images made of ID validation images, to choose by; no test set holds their like.
 
     - `chimera`: the upper half of one image over the lower half of one of another class;
@@ -137,7 +131,7 @@ def validation_outliers(images: np.ndarray, labels: np.ndarray) -> dict[str, np.
         labels: Integers (N,), of two classes or more.
 
     Returns:
-        N uint8 images of each kind.
+        A set of N images of each kind, by that key.
     """
     count, height, width, channels = images.shape
     rng = np.random.default_rng(NOISE_SEED)
@@ -153,4 +147,5 @@ def validation_outliers(images: np.ndarray, labels: np.ndarray) -> dict[str, np.
         np.stack([Image.fromarray(g).resize((width, height), Image.Resampling.BILINEAR) for g in grid], -1)
         for grid in grids
     ]
-    return dict(chimera=chimera, jigsaw=jigsaw, shuffled=shuffled, clouds=np.stack(clouds))
+    outliers = dict(chimera=chimera, jigsaw=jigsaw, shuffled=shuffled, clouds=np.stack(clouds))
+    return [EvaluationSet(name, name, Role.VALIDATION, made, None, ()) for name, made in outliers.items()]

@@ -14,12 +14,10 @@ def augment(images: Tensor, flip: bool, random: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
     pad = height // 8
     shift = torch.randint(0, 2 * pad + 1, (2, count), generator=random).to(images.device, non_blocking=True)
-    mirrored = None
-    if flip:
-        mirrored = torch.randint(0, 2, (count,), generator=random).to(images.device, non_blocking=True)
     rows = torch.arange(height, device=images.device) + shift[0, :, None]
     columns = torch.arange(width, device=images.device) + shift[1, :, None]
-    if mirrored is not None:
+    if flip:
+        mirrored = torch.randint(0, 2, (count,), generator=random).to(images.device, non_blocking=True)
         columns = torch.where(mirrored[:, None] == 1, columns.flip(1), columns)
     padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
     index = torch.arange(count, device=images.device)

@@ -1,36 +1,24 @@
-"""A detector: backbone, head, normalisation, class names and thresholds as one object."""
+"""A detector: backbone, head, normalisation, class names, scores and thresholds as one object."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from oodlib.detection.heads import make_head
-from oodlib.detection.metrics import threshold_at_tpr
-from oodlib.detection.scores import KNN, Mahalanobis, energy, max_cosine, msp
-from oodlib.device import autocast, images_at_once
+from oodlib.detection import storage
+from oodlib.detection.heads import Head, SoftmaxHead, make_head
+from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
+from oodlib.device import autocast, evaluating, images_at_once
 from oodlib.errors import InputError, choice
-from oodlib.files import atomic, read_json, write_json
-from oodlib.images import fit_picture
-from oodlib.presets import SCORES
+from oodlib.images import uint8_tensor
 from oodlib.seeds import initial_weights
+from oodlib.settings import DetectorModel
+from oodlib.training import fingerprint_weights
 
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block, and what it was before after it."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
+UNFITTED = "this detector has no threshold yet; call fit_scores after training it"
 
 
 class Prediction(NamedTuple):
@@ -48,77 +36,127 @@ class Detector(nn.Module):
     """Classifies images and says which of them are out of distribution.
 
     Args:
-        backbone: A name in `backbones.BACKBONES`.
-        head: A name in `heads.HEADS`.
         class_names: Names of the C classes.
         image_shape: (H, W, channels) of the images.
         mean, std: Of each channel over the training images, in [0, 1].
-        head_options: Options of the head, such as its `scale` and `margin`.
-        precision: `fp32`, or `bf16` for a backbone under autocast to bfloat16; weights and head are float32 in both.
-        seed: Of the initial weights.
+        settings: The backbone's and the head's, the seed of their initial weights, and the precision: `bf16` for a
+            backbone under autocast to bfloat16; weights and head are float32 all the same.
     """
 
     def __init__(
         self,
-        backbone: str,
-        head: str,
-        class_names: tuple[str, ...],
-        image_shape: tuple[int, int, int],
-        mean: list[float],
-        std: list[float],
-        head_options: dict[str, float] | None = None,
-        precision: str = "fp32",
-        seed: int = 0,
+        class_names: Sequence[str],
+        image_shape: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        settings: DetectorModel = DetectorModel(),  # noqa: B008, it does not change
     ):
+        # Here, because torchvision takes a second to import.
         from oodlib.detection.backbones import make_backbone
 
-        super().__init__()
-        self.config = dict(
-            backbone=backbone,
-            head=head,
-            class_names=list(class_names),
-            image_shape=list(image_shape),
-            mean=[float(m) for m in mean],
-            std=[float(s) for s in std],
-            head_options=head_options or {},
-            precision=precision,
-            seed=seed,
-        )
-        self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
-        with initial_weights(seed, "detector"):
-            self.backbone, num_features = make_backbone(backbone, image_shape[2])
-            self.head = make_head(head, num_features, len(class_names), **(head_options or {}))
+        with initial_weights(settings.seed, "detector"):
+            module, num_features = make_backbone(settings.backbone, image_shape[2])
+            layer = make_head(settings.head, num_features, len(class_names), **settings.head_options)
         # Trains a ResNet-50 half as fast again at 32 x 32 in fp32, and slows a small one at 8 x 8.
-        is_plain = precision == "fp32" and image_shape[0] <= 8
-        self.layout = torch.contiguous_format if is_plain else torch.channels_last
-        self.backbone.to(memory_format=self.layout)
-        self.thresholds: dict[str, float] = {}
+        is_plain = settings.precision == "fp32" and image_shape[0] <= 8
+        layout = torch.contiguous_format if is_plain else torch.channels_last
+        config = settings.values(DetectorModel)
+        self._assemble(module.to(memory_format=layout), layer, config, class_names, image_shape, mean, std)
+        self.layout, self.precision = layout, settings.precision
+
+    def _assemble(self, backbone: nn.Module, head: Head, config, class_names, image_shape, mean, std) -> None:
+        super().__init__()
+        self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
+        self.config = {**config, "class_names": list(class_names), "image_shape": list(image_shape)}
+        self.config |= {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
+        self.backbone, self.head = backbone, head
+        self.layout, self.precision = torch.contiguous_format, "fp32"  # a module of one's own knows its own
         # Buffers, to be on the device before training needs them; saved with the settings, not with the weights.
         for name in ("mean", "std"):
             channels = torch.tensor(self.config[name]).view(1, -1, 1, 1)
             self.register_buffer(name, channels, persistent=False)
-        self.register_buffer("whitening", torch.zeros(num_features, num_features, dtype=torch.float64))
-        self.register_buffer(
-            "whitened_means", torch.zeros(len(class_names), num_features, dtype=torch.float64)
-        )
-        self.register_buffer("bank", torch.zeros(1, num_features, dtype=torch.float16))
+        self.scores = ScoreSet()
+
+    @classmethod
+    def wrap(
+        cls,
+        backbone: nn.Module,
+        linear: nn.Linear,
+        class_names: Sequence[str],
+        image_shape: tuple[int, int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> "Detector":
+        """A detector of a trained network of one's own: a module, and the linear layer that its features go into.
+
+        The module is used as it is, in its own memory layout and precision; a softmax head copies the linear layer.
+
+        Args:
+            backbone: Makes features (N, D) of normalised images (N, C, H, W).
+            class_names: Names of the linear layer's classes.
+            image_shape: (H, W, channels) of the images.
+            mean, std: Of each channel, in [0, 1]; 0 and 1 where the module itself normalises.
+
+        Raises:
+            InputError: Module, linear layer and class names do not fit together.
+        """
+        if len(class_names) != linear.out_features:
+            raise InputError(
+                f"{len(class_names)} class names, expected the linear layer's {linear.out_features}"
+            )
+        images = dict(class_names=class_names, image_shape=image_shape, mean=mean, std=std)
+        detector = cls._around(backbone, linear.in_features, **images)
+        with torch.no_grad():
+            detector.head.weight.copy_(linear.weight)
+            if linear.bias is not None:
+                detector.head.bias.copy_(linear.bias)
+        detector.to(linear.weight.device)
+        features = detector.all_features(np.zeros((1, *image_shape), np.uint8))
+        if features.shape != (1, linear.in_features):
+            raise InputError(
+                f"features of an image have shape {tuple(features.shape)}, expected the linear layer's "
+                f"(1, {linear.in_features}); give the module without its last layer"
+            )
+        return detector
+
+    @classmethod
+    def _around(cls, backbone: nn.Module, num_features: int, **images: Any) -> "Detector":
+        with initial_weights(0, "detector"):
+            head = SoftmaxHead(num_features, len(images["class_names"]))
+        detector = cls.__new__(cls)
+        config = {"module": f"{type(backbone).__module__}.{type(backbone).__qualname__}"}
+        detector._assemble(backbone, head, config, **images)
+        return detector
 
     @property
     def device(self) -> torch.device:
-        return self.whitening.device
+        return self.mean.device
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Of each fitted score; an image whose score is below is OOD."""
+        return self.scores.thresholds
 
     def features(self, images: Tensor) -> Tensor:
         """Features (N, D) float32 of uint8 images (N, C, H, W) on this device."""
         normalised = (images.float() / 255 - self.mean) / self.std
-        with autocast(self.config["precision"], self.device):
+        normalised = normalised.to(next(self.backbone.parameters(), normalised).dtype)
+        with autocast(self.precision, self.device):
             return self.backbone(normalised.contiguous(memory_format=self.layout)).float()
 
     @torch.inference_mode()
     def all_features(self, images: Any) -> Tensor:
         """Features (N, D) of any images that `score` takes, in evaluation mode."""
-        batches = self.to_uint8(images).split(images_at_once(self.image_shape, self.device))
+        batches = uint8_tensor(images, self.image_shape).split(images_at_once(self.image_shape, self.device))
         with evaluating(self):
             return torch.cat([self.features(batch.to(self.device)) for batch in batches])
+
+    @torch.inference_mode()
+    def outputs(self, images: Any) -> Outputs:
+        """What scores are computed from, of any images that `score` takes, in evaluation mode."""
+        features = self.all_features(images)
+        with evaluating(self.head):
+            return Outputs(features, self.head.logits(features), self.head.weight.detach())
 
     def fit_scores(
         self,
@@ -126,125 +164,118 @@ class Detector(nn.Module):
         train_labels: np.ndarray,
         val_images: Any,
         tpr: float = 0.95,
-        bank_size: int = 5000,
+        bank_size: int = BANK_SIZE,
     ) -> None:
-        """Fit what comes after training: the Mahalanobis statistics and the nearest neighbours (at most `bank_size`)
-        on training images, and for every score the threshold that keeps `tpr` of the validation images."""
+        """Fit what comes after training: every score to training images, of which one may keep at most `bank_size`,
+        and for each the threshold that keeps `tpr` of the validation images."""
         labels = torch.as_tensor(train_labels, device=self.device)
-        features = self.all_features(train_images)
-        fitted = Mahalanobis.fit(features, labels, len(self.class_names))
-        # In the memory layout that a loaded detector has: sums depend on it.
-        self.whitening, self.whitened_means = fitted.whitening.contiguous(), fitted.means.contiguous()
-        self.bank = KNN.fit(features, bank_size).bank
-        self.thresholds = {name: threshold_at_tpr(s, tpr) for name, s in self.all_scores(val_images).items()}
+        self.scores.fit(self.outputs(train_images), labels, self.outputs(val_images), tpr, bank_size)
 
     @torch.inference_mode()
     def classify(self, images: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Class probabilities of N images, float64 (N, C), and every score in `presets.SCORES`, each float64 (N,).
+        """Class probabilities of N images, float64 (N, C), and every score that is fitted, each float64 (N,).
 
         The predicted class is the one with the highest probability.
         """
-        features = self.all_features(images)
-        with evaluating(self.head):
-            logits = self.head.logits(features)
-        found = (
-            msp(logits),
-            energy(logits),
-            max_cosine(features, self.head.weight),
-            Mahalanobis(self.whitening, self.whitened_means)(features),
-            KNN(self.bank)(features),
-        )
-        scores = {name: score.cpu().numpy() for name, score in zip(SCORES, found, strict=True)}
-        return logits.double().softmax(-1).cpu().numpy(), scores
+        outputs = self.outputs(images)
+        return outputs.logits.double().softmax(-1).cpu().numpy(), self.scores(outputs)
 
     def all_scores(self, images: Any) -> dict[str, np.ndarray]:
-        """Every score in `presets.SCORES` of N images, each float64 (N,)."""
+        """Every score that is fitted, of N images, each float64 (N,)."""
         return self.classify(images)[1]
 
     def score(self, images: Any, score: str | None = None) -> np.ndarray:
         """Score N images, larger = more in-distribution; float64 (N,).
 
         Args:
-            images: uint8 or float in [0, 1], an array or tensor of shape N x H x W x C, N x C x H x W or (grey)
-                N x H x W, or PIL images of any size, which are centre-cropped and scaled.
-            score: One of `msp`, `energy`, `cosine`, `mahalanobis`, `knn`; None for the head's own (softmax: msp,
-                others: cosine).
+            images: Whatever `images.uint8_tensor` takes: arrays, tensors or PIL images.
+            score: A name in `scores.SCORES`; None for the head's own (softmax: msp, others: cosine).
 
         Raises:
-            InputError: The images are of another type, range or shape.
+            InputError: The images are of another type, range or shape, or the score is not known or not fitted.
         """
-        return self.all_scores(images)[self._score_name(score)]
+        name = self._score_name(score)
+        if not self.scores[name].is_fitted:
+            raise InputError(f"score {name} is not fitted yet; call fit_scores after training the detector")
+        return self.all_scores(images)[name]
 
     def predict(self, images: Any, score: str | None = None) -> Prediction:
         """Class, verdict and score of N images; arguments as for `score`."""
         name = self._score_name(score)
         if name not in self.thresholds:
-            raise InputError("this detector has no threshold yet; call fit_scores after training it")
+            raise InputError(UNFITTED)
         probabilities, scores = self.classify(images)
         return Prediction(probabilities.argmax(-1), scores[name] < self.thresholds[name], scores[name])
 
     def _score_name(self, score: str | None) -> str:
-        choice("score", score, (None, *SCORES))
+        choice("score", score, (None, *self.scores))
         return score or self.head.default_score
 
-    def to_uint8(self, images: Any) -> Tensor:
-        """Images as `score` takes them, as a uint8 tensor (N, C, H, W)."""
-        height, width, channels = self.image_shape
-        expected = f"expected N x {height} x {width} x {channels}, uint8 or float in [0, 1], or PIL images"
-        if isinstance(images, Image.Image):
-            images = [images]
-        if isinstance(images, list | tuple):
-            if not images or not all(isinstance(image, Image.Image) for image in images):
-                raise InputError(
-                    f"images are a {type(images).__name__} of something else than pictures; {expected}"
-                )
-            images = np.stack([fit_picture(image, self.image_shape) for image in images])
-        if not isinstance(images, np.ndarray | Tensor):
-            raise InputError(f"images are a {type(images).__name__}; {expected}")
-        if isinstance(images, np.ndarray):
-            images = torch.from_numpy(np.array(images))  # a copy: neither read-only nor with negative strides
-        images = images.detach().cpu()
-        if images.ndim == 3 and channels == 1:
-            images = images[..., None]
-        if images.ndim != 4 or not len(images):
-            raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
-        if tuple(images.shape[1:]) == self.image_shape:
-            images = images.permute(0, 3, 1, 2)
-        if tuple(images.shape[1:]) != (channels, height, width):
-            raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
-        if images.is_floating_point():
-            if not bool(((images >= 0) & (images <= 1)).all()):
-                low, high = images.min().item(), images.max().item()
-                raise InputError(f"images range from {low:.3g} to {high:.3g}; {expected}")
-            images = (images.float() * 255).round().to(torch.uint8)
-        if images.dtype != torch.uint8:
-            raise InputError(f"images are {images.dtype}; {expected}")
-        return images.clone(memory_format=torch.contiguous_format)
+    def network_fingerprint(self) -> str:
+        """A hash of the weights of backbone and head."""
+        return fingerprint_weights(self.backbone, self.head)
 
     def save(self, folder: Path) -> None:
-        """Write `detector.safetensors` and then `detector.json` to `folder`, each atomically."""
+        """Write the network and, where they are fitted, the scores."""
+        self.save_network(folder)
+        if self.thresholds:
+            self.save_scores(folder)
+
+    def save_network(self, folder: Path) -> None:
+        """Write `detector.safetensors` and `detector.json` in place of any detector in the folder, scores included.
+
+        Of a module of one's own they hold its class and fingerprint, not its weights.
+        """
         folder = Path(folder)
-        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        with atomic(folder / "detector.safetensors") as part:
-            save_file(tensors, part)
-        write_json(folder / "detector.json", {**self.config, "thresholds": self.thresholds})
+        for name in ("scores.json", "scores.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+        parts = ("head.",) if "module" in self.config else ("backbone.", "head.")
+        tensors = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
+        storage.write(folder, "detector", {**self.config, "network": self.network_fingerprint()}, tensors)
+
+    def save_scores(self, folder: Path) -> None:
+        """Write `scores.safetensors` and `scores.json`, which `load` takes for this network alone."""
+        if not self.thresholds:
+            raise InputError(UNFITTED)
+        self.scores.save(Path(folder), self.network_fingerprint())
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Detector":
-        """Read a detector that `save` wrote; it comes in evaluation mode."""
+    def load(
+        cls, folder: Path, device: str | torch.device = "cpu", backbone: nn.Module | None = None
+    ) -> "Detector":
+        """Read a detector that was saved, with its scores where they are there; it comes in evaluation mode.
+
+        Args:
+            backbone: The module of one's own that the detector was wrapped around, None for any other detector.
+
+        Raises:
+            InputError: A file is missing or damaged, or of another network.
+        """
         folder = Path(folder)
-        for name in ("detector.json", "detector.safetensors"):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder} holds no {name}; train one with notebook 03_train_detector")
-        config = read_json(folder / "detector.json")
-        thresholds = config.pop("thresholds")
-        detector = cls(**config)
-        tensors = load_file(folder / "detector.safetensors")
-        if "bank" not in tensors:
-            raise InputError(
-                f"{folder} is from before the score knn; delete it and train it again with notebook 03_train_detector"
-            )
-        detector.bank = torch.empty_like(tensors["bank"])  # as many images as it was fitted on
-        detector.load_state_dict(tensors)
-        detector.thresholds = thresholds
+        with storage.reading(folder, "detector") as (config, tensors):
+            network, module = config.pop("network"), config.pop("module", None)
+            if module is None and backbone is not None:
+                raise InputError(f"the detector in {folder} makes its own backbone; give none")
+            if module is not None and backbone is None:
+                raise InputError(f"the detector in {folder} was made of a {module}; give it as backbone")
+            if module is None:
+                images = [config.pop(name) for name in ("class_names", "image_shape", "mean", "std")]
+                detector = cls(*images, DetectorModel(**config))
+            else:
+                detector = cls._around(backbone, tensors["head.weight"].shape[1], **config)
+            detector.load_state_dict(tensors, strict=module is None)
+            if detector.network_fingerprint() != network:
+                part = f"the {module} given as backbone" if module else "detector.safetensors"
+                raise InputError(f"{part} has other weights than {folder / 'detector.json'} says; give those")
+        if (folder / "scores.json").is_file():
+            detector.load_scores(folder)
         return detector.to(device).eval()
+
+    def load_scores(self, folder: Path) -> None:
+        """Read what `save_scores` wrote for this network.
+
+        Raises:
+            InputError: A file is missing or damaged, or of another network.
+        """
+        self.scores.load(Path(folder), self.network_fingerprint())
+        self.scores.to(self.device)

@@ -5,20 +5,36 @@ one formula: how the label's own cosine is changed while training. Prediction an
 """
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from oodlib.errors import InputError, choice
+from oodlib.settings import Flag
 
 COSINE_LIMIT = 1 - 1e-6  # where the slope of arccos is cut, so that gradients stay finite at 0 and pi
+Scale = Annotated[float, Field(strict=True, gt=0, le=1000)]
+Margin = Annotated[float, Field(strict=True, ge=0, le=10)]
+
+HEADS: dict[str, type["Head"]] = {}
+"""Every head by its name, in the order in which tables show them."""
 
 
 class Head(nn.Module):
-    """Base of all heads: class weights, the cosine to them, and the loss."""
+    """Base of all heads: class weights, the cosine to them, and the loss.
+
+    A head registers itself with `class Name(Head, name="name")`.
+    """
 
     default_score: str
+
+    def __init_subclass__(cls, *, name: str = ""):
+        super().__init_subclass__()
+        if name:
+            HEADS[name] = cls
 
     def __init__(self, num_features: int, num_classes: int):
         super().__init__()
@@ -49,7 +65,7 @@ class Head(nn.Module):
         return F.cross_entropy(self.training_logits(features, labels), labels)
 
 
-class SoftmaxHead(Head):
+class SoftmaxHead(Head, name="softmax"):
     """Plain linear classifier, `l_j = w_j . z + b_j`."""
 
     default_score = "msp"
@@ -87,20 +103,19 @@ class CosineHead(Head):
 
     def training_logits(self, features: Tensor, labels: Tensor) -> Tensor:
         cosine, index = self.cosine(features), labels[:, None]
-        target = self.margin_cosine(cosine[: len(labels)].gather(1, index))
-        return self.scale * torch.cat(
-            [cosine[: len(labels)].scatter(1, index, target), cosine[len(labels) :]]
-        )
+        labelled, outliers = cosine[: len(labels)], cosine[len(labels) :]
+        target = self.margin_cosine(labelled.gather(1, index))
+        return self.scale * torch.cat([labelled.scatter(1, index, target), outliers])
 
 
-class ScaledCosineHead(CosineHead):
+class ScaledCosineHead(CosineHead, name="scaled_cosine"):
     """Scaled cosine (Techapanurak et al. 2019, arXiv 1905.10628): `l_j = s(x) cos(theta_j)`.
 
     `s(x) = exp(BN(w_s . z + b_s))` is learned for each image. BN starts at `initial_scale`, since from 1 it has
     too far to go. Outlier exposure acts on s(x) too; with s(x) held fixed on outliers the digits do not train.
     """
 
-    def __init__(self, num_features: int, num_classes: int, initial_scale: float = 10.0):
+    def __init__(self, num_features: int, num_classes: int, initial_scale: Scale = 10.0):
         super().__init__(num_features, num_classes, scale=initial_scale)
         self.scale_linear = nn.Linear(num_features, 1)
         self.scale_norm = nn.BatchNorm1d(1)
@@ -118,14 +133,14 @@ class ScaledCosineHead(CosineHead):
         return self.logits(features)
 
 
-class AdaCosHead(CosineHead):
+class AdaCosHead(CosineHead, name="adacos"):
     """AdaCos (Zhang et al. 2019, arXiv 1905.00292): no margin and `s = sqrt(2) ln(C - 1)`.
 
     With `dynamic=True` the scale follows training: `s = ln(B_avg) / cos(min(pi/4, theta_med))`, where
     `B_avg` is the batch's mean of `sum_{j != y} exp(s cos(theta_j))` and `theta_med` its median label angle.
     """
 
-    def __init__(self, num_features: int, num_classes: int, dynamic: bool = False):
+    def __init__(self, num_features: int, num_classes: int, dynamic: Flag = False):
         if num_classes < 3:
             raise InputError(f"AdaCos has scale sqrt(2) ln(C - 1) and needs 3 classes, not {num_classes}")
         super().__init__(num_features, num_classes, scale=math.sqrt(2) * math.log(num_classes - 1))
@@ -145,13 +160,13 @@ class AdaCosHead(CosineHead):
         return others.log() / median_angle.clamp(max=math.pi / 4).cos()
 
 
-class ArcFaceHead(CosineHead):
+class ArcFaceHead(CosineHead, name="arcface"):
     """ArcFace (Deng et al. 2019, arXiv 1801.07698): `cos(theta_y + m)`, m in radians.
 
     Beyond `theta_y = pi - m`, where that would rise again, `cos(theta_y) - m sin(m)` keeps it falling.
     """
 
-    def __init__(self, num_features: int, num_classes: int, scale: float = 16.0, margin: float = 0.3):
+    def __init__(self, num_features: int, num_classes: int, scale: Scale = 16.0, margin: Margin = 0.3):
         super().__init__(num_features, num_classes, scale, margin)
 
     def margin_cosine(self, cosine: Tensor) -> Tensor:
@@ -160,17 +175,17 @@ class ArcFaceHead(CosineHead):
         return torch.where(angle + self.margin <= math.pi, (angle + self.margin).cos(), beyond)
 
 
-class CosFaceHead(CosineHead):
+class CosFaceHead(CosineHead, name="cosface"):
     """CosFace (Wang et al. 2018, arXiv 1801.09414): `cos(theta_y) - m`."""
 
-    def __init__(self, num_features: int, num_classes: int, scale: float = 16.0, margin: float = 0.35):
+    def __init__(self, num_features: int, num_classes: int, scale: Scale = 16.0, margin: Margin = 0.35):
         super().__init__(num_features, num_classes, scale, margin)
 
     def margin_cosine(self, cosine: Tensor) -> Tensor:
         return cosine - self.margin
 
 
-class SphereFaceHead(CosineHead):
+class SphereFaceHead(CosineHead, name="sphereface"):
     """SphereFace (Liu et al. 2017, arXiv 1704.08063): `psi(theta_y) = (-1)^k cos(m theta_y) - 2k`,
     with `k = floor(m theta_y / pi)`, which falls all the way from 0 to pi.
 
@@ -178,7 +193,7 @@ class SphereFaceHead(CosineHead):
     original's factor |z| with m = 2 and more does not train from scratch on few classes. m = 1 is no margin.
     """
 
-    def __init__(self, num_features: int, num_classes: int, scale: float = 16.0, margin: float = 1.5):
+    def __init__(self, num_features: int, num_classes: int, scale: Scale = 16.0, margin: Margin = 1.5):
         if not 1 <= margin < math.inf:
             raise InputError(f"margin is {margin}; SphereFace multiplies the angle by it, expected 1 or more")
         super().__init__(num_features, num_classes, scale, margin)
@@ -187,16 +202,6 @@ class SphereFaceHead(CosineHead):
         angle = self.margin * cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT).arccos()
         k = (angle / math.pi).floor().detach()
         return (1 - 2 * (k % 2)) * angle.cos() - 2 * k
-
-
-HEADS: dict[str, type[Head]] = {
-    "softmax": SoftmaxHead,
-    "scaled_cosine": ScaledCosineHead,
-    "adacos": AdaCosHead,
-    "arcface": ArcFaceHead,
-    "cosface": CosFaceHead,
-    "sphereface": SphereFaceHead,
-}
 
 
 def make_head(name: str, num_features: int, num_classes: int, **options: float) -> Head:

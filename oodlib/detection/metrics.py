@@ -61,6 +61,12 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     return _auroc(*_counts(id_scores, ood_scores))
 
 
+def roc_curve(id_scores: ArrayLike, ood_scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The shares of OOD and of ID that are accepted (score >= threshold), from a threshold above all scores down."""
+    accepted_id, accepted_ood = _counts(id_scores, ood_scores)
+    return accepted_ood / accepted_ood[-1], accepted_id / accepted_id[-1]
+
+
 def resampled_auroc(
     id_scores: ArrayLike, ood_scores: ArrayLike, id_counts: np.ndarray, ood_counts: np.ndarray
 ) -> np.ndarray:

@@ -20,7 +20,9 @@ from oodlib.detection.losses import uniform_cross_entropy
 from oodlib.detection.vos import VirtualOutliers
 from oodlib.errors import InputError
 from oodlib.files import fingerprint
+from oodlib.images import uint8_tensor
 from oodlib.seeds import generator
+from oodlib.settings import DetectorTraining
 from oodlib.training import Progress, batches, labels_of, start_of
 
 
@@ -28,21 +30,14 @@ def fit_detector(
     detector: Detector,
     images: np.ndarray,
     labels: np.ndarray,
+    settings: DetectorTraining,
     *,
     outliers: np.ndarray | None = None,
     outlier_targets: np.ndarray | None = None,
     outlier_loss_weights: np.ndarray | None = None,
     virtual_outliers: bool = False,
-    outlier_weight: float = 0.5,
-    outlier_batch_size: int = 128,
-    epochs: int,
-    batch_size: int = 128,
-    learning_rate: float = 0.1,
-    weight_decay: float = 5e-4,
-    flip: bool = False,
-    seed: int = 0,
     device: str | torch.device = "cpu",
-    what: str = "detector",
+    label: str = "detector",
     checkpoints: Path | None = None,
     checkpoint_every_s: float = 60.0,
 ) -> pd.DataFrame:
@@ -55,13 +50,11 @@ def fit_detector(
         detector: Trained in place.
         images: uint8 (N, H, W, C).
         labels: Integers (N,) in [0, C).
+        settings: In each step there are `outlier_batch_size` outliers beside `batch_size` ID images.
         outliers: uint8 (M, H, W, C) with M of 2 or more, or None for plain training.
         outlier_targets: (M, C), what to predict for each, rows that sum to 1; None for the uniform distribution.
         outlier_loss_weights: (M,), how much each outlier counts; None for 1.
         virtual_outliers: Draw outliers in feature space while training, in place of images.
-        outlier_batch_size: Outliers in each step, beside `batch_size` ID images.
-        epochs: Passes over the ID images.
-        flip: Mirror half of the images.
         checkpoints: A folder for checkpoints; a training with the same settings that was stopped goes on from there.
         checkpoint_every_s: Seconds between two of them.
 
@@ -72,29 +65,23 @@ def fit_detector(
         InputError: Images, labels or settings are out of range, or the loss is no longer finite; the last checkpoint
             is from before that.
     """
-    id_images = detector.to_uint8(images).to(device)
+    batch_size, outlier_batch_size, seed = settings.batch_size, settings.outlier_batch_size, settings.seed
+    id_images = uint8_tensor(images, detector.image_shape).to(device)
     id_labels = labels_of(id_images, labels, len(detector.class_names)).to(device)
-    outlier_images = None if outliers is None else detector.to_uint8(outliers).to(device)
+    outlier_images = None if outliers is None else uint8_tensor(outliers, detector.image_shape).to(device)
     targets, loss_weights = (
-        None if given is None else torch.as_tensor(given, dtype=torch.float32, device=device)
-        for given in (outlier_targets, outlier_loss_weights)
+        None if values is None else torch.as_tensor(values, dtype=torch.float32, device=device)
+        for values in (outlier_targets, outlier_loss_weights)
     )
     if outliers is not None:
         _check_outliers(len(outlier_images), targets, loss_weights, len(detector.class_names))
     if outliers is not None and virtual_outliers:
         raise InputError("outliers are images or virtual, not both; leave out one of them")
-    settings = dict(
-        outlier_weight=outlier_weight,
-        outlier_batch_size=outlier_batch_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        flip=flip,
-        seed=seed,
+    start = dict(
+        **settings.values(DetectorTraining),
         device=id_images.device.type,
         data=fingerprint(id_images.cpu().numpy(), id_labels.cpu().numpy()),
-        outliers=None if outliers is None else fingerprint(outlier_images.cpu().numpy()),
+        outlier_images=None if outliers is None else fingerprint(outlier_images.cpu().numpy()),
         virtual_outliers=virtual_outliers,
         exposure=fingerprint(*(t.cpu().numpy() for t in (targets, loss_weights) if t is not None)),
         **start_of(detector),
@@ -103,29 +90,21 @@ def fit_detector(
 
     undecayed = [detector.head.weight] if isinstance(detector.head, CosineHead) else []
     decayed = [p for p in detector.parameters() if all(p is not q for q in undecayed)]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
-    steps = max(1, round(epochs * len(id_images) / batch_size))
+    groups = [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(
+        groups, settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay, nesterov=True
+    )
+    steps = max(1, round(settings.epochs * len(id_images) / batch_size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-6)
 
     shifts, outlier_shifts = generator(seed, "augmentation"), generator(seed, "outlier augmentation")
     virtual, random_virtual = VirtualOutliers(len(detector.class_names)), generator(seed, "virtual outliers")
-    progress = Progress(what, steps, batch_size, detector.parameters())
-    saved = Checkpoints(
-        checkpoints,
-        settings,
-        dict(
-            detector=detector,
-            optimizer=optimizer,
-            schedule=schedule,
-            shifts=shifts,
-            outlier_shifts=outlier_shifts,
-            virtual=virtual,
-            random_virtual=random_virtual,
-            progress=progress,
-        ),
-        checkpoint_every_s,
+    progress = Progress(label, steps, batch_size, detector.parameters())
+    parts = dict(detector=detector, optimizer=optimizer, schedule=schedule, progress=progress)
+    parts |= dict(
+        shifts=shifts, outlier_shifts=outlier_shifts, virtual=virtual, random_virtual=random_virtual
     )
+    saved = Checkpoints(checkpoints, start, parts, checkpoint_every_s)
     done = saved.resume()
     order = itertools.islice(batches(len(id_images), batch_size, generator(seed, "ID order")), done, None)
     if outliers is not None:
@@ -133,12 +112,12 @@ def fit_detector(
         outlier_order = itertools.islice(outlier_order, done, None)
     for step in range(done + 1, steps + 1):
         index = next(order).to(device, non_blocking=True)
-        batch, batch_labels = augment(id_images[index], flip, shifts), id_labels[index]
+        batch, batch_labels = augment(id_images[index], settings.flip, shifts), id_labels[index]
         exposure = ()
         if outliers is not None:
-            unlike = next(outlier_order).to(device, non_blocking=True)
-            batch = torch.cat([batch, augment(outlier_images[unlike], flip, outlier_shifts)])
-            exposure = (None if given is None else given[unlike] for given in (targets, loss_weights))
+            drawn = next(outlier_order).to(device, non_blocking=True)
+            batch = torch.cat([batch, augment(outlier_images[drawn], settings.flip, outlier_shifts)])
+            exposure = (None if values is None else values[drawn] for values in (targets, loss_weights))
         features = detector.features(batch)
         if virtual_outliers:
             virtual.remember(features, batch_labels)
@@ -146,7 +125,7 @@ def fit_detector(
         logits = detector.head.training_logits(features, batch_labels)
         loss = F.cross_entropy(logits[:batch_size], batch_labels)
         if len(logits) > batch_size:
-            loss = loss + outlier_weight * uniform_cross_entropy(logits[batch_size:], *exposure)
+            loss = loss + settings.outlier_weight * uniform_cross_entropy(logits[batch_size:], *exposure)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-CANDIDATES = 100  # of which one is kept
+DRAWS_PER_OUTLIER = 100  # of which one is kept
 
 
 class VirtualOutliers:
@@ -40,7 +40,7 @@ class VirtualOutliers:
         covariance.diagonal().add_(1e-4 * covariance.diagonal().mean().clamp_min(1e-6))
         spread = torch.linalg.cholesky(covariance)
         classes = torch.randint(self.num_classes, (count,), generator=random)
-        normal = torch.randn(count, CANDIDATES, len(covariance), generator=random)
+        normal = torch.randn(count, DRAWS_PER_OUTLIER, len(covariance), generator=random)
         farthest = normal.square().sum(-1).argmax(1)  # |z| is the Mahalanobis distance of mu + L z
         chosen = normal[torch.arange(count), farthest].to(spread)
         return means[classes.to(means.device)] + chosen @ spread.T

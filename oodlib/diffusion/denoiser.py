@@ -4,7 +4,9 @@ The network is diffusers' `UNet2DModel`. Its class embedding is a linear map, wi
 weights: a one-hot vector looks one class up, any other mixes classes, and zeros mean no class at all.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +17,7 @@ from oodlib.diffusion.schedule import noise_schedule
 from oodlib.errors import InputError, choice
 from oodlib.files import atomic, read_json, write_json
 from oodlib.seeds import initial_weights
+from oodlib.settings import DenoiserModel
 
 
 class Denoiser(nn.Module):
@@ -23,26 +26,15 @@ class Denoiser(nn.Module):
     Args:
         class_names: Names of the C classes.
         image_shape: (H, W, channels) of the images; H = W, a multiple of 2 for each level but the first.
-        block_out_channels: Channels of each level, each a multiple of 8.
-        layers_per_block: Residual blocks of each level.
-        prediction_type: `v_prediction` (arXiv 2202.00512) or `epsilon`, as diffusers names them.
-        precision: `fp32`, or `bf16` for autocast to bfloat16; the weights are float32 in both.
-        attention_levels: Levels with attention, counted from 0; the middle always has it.
-        dropout: Share of features that each residual block drops in training.
-        seed: Of the initial weights.
+        settings: The network's, the seed of its initial weights, and its precision: `bf16` for autocast to bfloat16;
+            the weights are float32 all the same.
     """
 
     def __init__(
         self,
-        class_names: tuple[str, ...],
-        image_shape: tuple[int, int, int],
-        block_out_channels: tuple[int, ...] = (32, 64),
-        layers_per_block: int = 1,
-        prediction_type: str = "v_prediction",
-        precision: str = "fp32",
-        attention_levels: tuple[int, ...] = (),
-        dropout: float = 0.0,
-        seed: int = 0,
+        class_names: Sequence[str],
+        image_shape: Sequence[int],
+        settings: DenoiserModel = DenoiserModel(),  # noqa: B008, it does not change
     ):
         from diffusers import UNet2DModel  # here, because it takes seconds to import
 
@@ -51,53 +43,44 @@ class Denoiser(nn.Module):
             dtype = torch.float32
 
         super().__init__()
-        self.noise_scheduler = noise_schedule(prediction_type)
-        self.config = dict(
-            class_names=list(class_names),
-            image_shape=list(image_shape),
-            block_out_channels=list(block_out_channels),
-            layers_per_block=layers_per_block,
-            prediction_type=prediction_type,
-            precision=precision,
-            attention_levels=list(attention_levels),
-            dropout=dropout,
-            seed=seed,
-        )
-        self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
+        self.class_names, self.image_shape, self.settings = tuple(class_names), tuple(image_shape), settings
         size, _, channels = image_shape
-        levels = range(len(block_out_channels))
-        for level in attention_levels:
+        levels = range(len(settings.block_out_channels))
+        for level in settings.attention_levels:
             choice("attention level", level, levels)
-        attends = ["Attn" * (level in attention_levels) for level in levels]
-        with initial_weights(seed, "denoiser"):
+        attends = ["Attn" * (level in settings.attention_levels) for level in levels]
+        with initial_weights(settings.seed, "denoiser"):
             self.unet = Network(
                 sample_size=size,
                 in_channels=channels,
                 out_channels=channels,
-                block_out_channels=tuple(block_out_channels),
-                layers_per_block=layers_per_block,
+                block_out_channels=settings.block_out_channels,
+                layers_per_block=settings.layers_per_block,
                 # At 8 x 8 attention in the middle alone: the other levels gain nothing and cost a third more.
                 down_block_types=tuple(f"{attention}DownBlock2D" for attention in attends),
                 up_block_types=tuple(f"{attention}UpBlock2D" for attention in reversed(attends)),
                 attention_head_dim=None,  # one head
-                dropout=dropout,
+                dropout=settings.dropout,
                 norm_num_groups=8,
                 class_embed_type="identity",
             )
-            self.label_embedding = nn.Linear(len(class_names), 4 * block_out_channels[0], bias=False)
-        self.layout = torch.channels_last if precision == "bf16" else torch.contiguous_format
+            self.label_embedding = nn.Linear(len(class_names), 4 * settings.block_out_channels[0], bias=False)
+        self.layout = torch.channels_last if settings.precision == "bf16" else torch.contiguous_format
         self.unet.to(memory_format=self.layout)
+        self.noise_scheduler = noise_schedule(settings.prediction_type)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that it is made from, as JSON has it."""
+        images = {"class_names": list(self.class_names), "image_shape": list(self.image_shape)}
+        return images | self.settings.values(DenoiserModel)
 
     @property
     def device(self) -> torch.device:
         return self.label_embedding.weight.device
 
     def forward(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        label_weights: Tensor,
-        label_embeddings: Tensor | None = None,
+        self, noisy: Tensor, timesteps: Tensor, label_weights: Tensor, label_embeddings: Tensor | None = None
     ) -> Tensor:
         """Predict v or the noise.
 
@@ -107,16 +90,15 @@ class Denoiser(nn.Module):
             label_weights: (N, C); zeros for no class.
             label_embeddings: (N, D), to take in place of those of the label weights.
         """
-        with autocast(self.config["precision"], self.device):
+        with autocast(self.settings.precision, self.device):
             labels = self.label_embedding(label_weights) if label_embeddings is None else label_embeddings
-            return self.unet(
-                noisy.contiguous(memory_format=self.layout), timesteps, class_labels=labels
-            ).sample.float()
+            noisy = noisy.contiguous(memory_format=self.layout)
+            return self.unet(noisy, timesteps, class_labels=labels).sample.float()
 
     def loss(self, images: Tensor, label_weights: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the prediction for images in [-1, 1] with the given noise at these steps."""
         noisy = self.noise_scheduler.add_noise(images, noise, timesteps)
-        if self.config["prediction_type"] == "epsilon":
+        if self.settings.prediction_type == "epsilon":
             target = noise
         else:
             target = self.noise_scheduler.get_velocity(images, noise, timesteps)
@@ -136,6 +118,7 @@ class Denoiser(nn.Module):
         for name in ("denoiser.json", "denoiser.safetensors"):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} holds no {name}; train one with notebook 01_train_ddpm")
-        denoiser = cls(**read_json(folder / "denoiser.json"))
+        config = read_json(folder / "denoiser.json")
+        denoiser = cls(config.pop("class_names"), config.pop("image_shape"), DenoiserModel(**config))
         denoiser.load_state_dict(load_file(folder / "denoiser.safetensors"))
         return denoiser.to(device).eval()

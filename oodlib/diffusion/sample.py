@@ -114,14 +114,14 @@ def sample(
     height, width, channels = denoiser.image_shape
     denoiser.eval()
     drawn = []
-    embeddings = iter(() if label_embeddings is None else label_embeddings.split(batch_size))
-    for batch, index in zip(weights.split(batch_size), _chunks(noise_index, batch_size), strict=True):
-        random = [generator(seed, "sampling", int(i)) for i in index]
+    for start in range(0, len(weights), batch_size):
+        part = slice(start, start + batch_size)
+        random = [generator(seed, "sampling", int(i)) for i in noise_index[part]]
         scheduler.set_timesteps(num_inference_steps)
         noise = initial_noise((channels, height, width), random, init).to(denoiser.device)
         noise = noise * scheduler.init_noise_sigma
-        batch = batch.to(denoiser.device, noise.dtype)
-        embedding = None if label_embeddings is None else next(embeddings).to(denoiser.device)
+        batch = weights[part].to(denoiser.device, noise.dtype)
+        embedding = None if label_embeddings is None else label_embeddings[part].to(denoiser.device)
         predict = partial(denoiser, label_weights=batch, label_embeddings=embedding)
         if guidance_scale != 1:
             no_class = partial(denoiser, label_weights=torch.zeros_like(batch))
@@ -133,7 +133,3 @@ def sample(
                 on_step(step, x, clean)
         drawn.append(signed_to_uint8(x))
     return np.concatenate(drawn)
-
-
-def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -5,12 +5,11 @@ class is given (zero label weights) and no detector is needed. Every score is la
 Steps and masks were fixed beforehand, as few as do; none was chosen by what test sets say.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -154,27 +153,3 @@ def _batches(
 
 
 DENOISER_SCORES = {"reconstruction": reconstruction, "inpainting": inpainting}
-
-
-def score_table(
-    denoiser: Denoiser, sets: Mapping[str, np.ndarray], seed: int = 0, images_per_set: int | None = None
-) -> pd.DataFrame:
-    """Both scores of every image.
-
-    Args:
-        sets: uint8 images (N, H, W, C) by the name of their set; the ID test set is called `id_test`.
-        seed: Of the noise.
-        images_per_set: Score at most this many images of each set, evenly spaced; None for all.
-
-    Returns:
-        Columns `set`, `index` (in the set) and one for each score.
-    """
-    tables = []
-    for name, images in sets.items():
-        count = min(len(images), images_per_set or len(images))
-        index = np.arange(count) * len(images) // count
-        scores = {
-            score: function(denoiser, images[index], seed) for score, function in DENOISER_SCORES.items()
-        }
-        tables.append(pd.DataFrame({"set": name, "index": index, **scores}))
-    return pd.concat(tables, ignore_index=True)

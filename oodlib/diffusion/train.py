@@ -23,6 +23,7 @@ from oodlib.errors import InputError
 from oodlib.files import fingerprint
 from oodlib.images import uint8_to_signed
 from oodlib.seeds import generator
+from oodlib.settings import DenoiserTraining
 from oodlib.training import Progress, batches, labels_of, start_of
 
 
@@ -64,18 +65,11 @@ def average(*tensors: Tensor) -> None:
 
 
 def fit_denoiser(
-    denoiser: "Denoiser",
+    denoiser: Denoiser,
     images: np.ndarray,
     labels: np.ndarray,
+    settings: DenoiserTraining,
     *,
-    steps: int,
-    batch_size: int = 128,
-    learning_rate: float = 2e-3,
-    label_dropout: float = 0.1,
-    ema_decay: float = 0.995,
-    flip: bool = False,
-    compile: bool = False,
-    seed: int = 0,
     device: str | torch.device = "cpu",
     checkpoints: Path | None = None,
     checkpoint_every_s: float = 60.0,
@@ -89,9 +83,8 @@ def fit_denoiser(
         denoiser: Trained in place.
         images: uint8 (N, H, W, C).
         labels: Integers (N,).
-        label_dropout: Share of labels replaced by zeros, which teaches it to draw without a class.
-        flip: Mirror half of the images.
-        compile: By torch.compile, which takes minutes for a large network.
+        settings: Its `label_dropout` is the share of labels replaced by zeros, which teaches it to draw without a
+            class; `compile` is by torch.compile, which takes minutes for a large network.
         checkpoints: A folder for checkpoints; a training with the same settings that was stopped goes on from there.
         checkpoint_every_s: Seconds between two of them.
 
@@ -104,23 +97,18 @@ def fit_denoiser(
     """
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
+    steps, batch_size, seed = settings.denoiser_steps, settings.denoiser_batch_size, settings.seed
     process, processes = launched(torch.device(device))
     if batch_size % processes:
         raise InputError(
-            f"batch_size {batch_size} is shared by {processes} processes; choose a multiple of {processes}"
+            f"denoiser_batch_size {batch_size} is shared by {processes} processes; choose a multiple of {processes}"
         )
     mine = slice(process, None, processes)
     data = torch.as_tensor(images, device=device).permute(0, 3, 1, 2).contiguous()
     device, num_classes = data.device, len(denoiser.class_names)
     one_hot = F.one_hot(labels_of(data, labels, num_classes), num_classes).float().to(device)
-    settings = dict(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        label_dropout=label_dropout,
-        ema_decay=ema_decay,
-        flip=flip,
-        seed=seed,
+    start = dict(
+        **settings.values(DenoiserTraining),
         device=device.type,
         data=fingerprint(data.cpu().numpy(), np.asarray(labels)),
         **start_of(denoiser),
@@ -128,8 +116,8 @@ def fit_denoiser(
     denoiser.to(device).train()
     ema = copy.deepcopy(denoiser)
     parameters, averaged = list(denoiser.parameters()), list(ema.parameters())
-    loss_of = torch.compile(denoiser.loss) if compile else denoiser.loss
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-6)
+    loss_of = torch.compile(denoiser.loss) if settings.compile else denoiser.loss
+    optimizer = torch.optim.AdamW(parameters, lr=settings.denoiser_learning_rate, weight_decay=1e-6)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(100, steps // 10), steps)
     num_train_timesteps = denoiser.noise_scheduler.config.num_train_timesteps
 
@@ -139,36 +127,22 @@ def fit_denoiser(
     random_flips = generator(seed, "flips", device=device)
     progress = Progress("denoiser", steps, batch_size, parameters, prints=process == 0)
     with default_generator(seed, "dropout", device=device) as random_dropout:
-        saved = Checkpoints(
-            checkpoints,
-            settings,
-            dict(
-                denoiser=denoiser,
-                ema=ema,
-                optimizer=optimizer,
-                schedule=schedule,
-                noise=random_noise,
-                timesteps=random_steps,
-                labels=random_labels,
-                flips=random_flips,
-                dropout=random_dropout,
-                progress=progress,
-            ),
-            checkpoint_every_s,
-            is_main=process == 0,
-        )
+        parts = dict(denoiser=denoiser, ema=ema, optimizer=optimizer, schedule=schedule, progress=progress)
+        parts |= dict(noise=random_noise, timesteps=random_steps, labels=random_labels)
+        parts |= dict(flips=random_flips, dropout=random_dropout)
+        saved = Checkpoints(checkpoints, start, parts, checkpoint_every_s, is_main=process == 0)
         done = saved.resume()
         order = itertools.islice(batches(len(data), batch_size, generator(seed, "order")), done, None)
         for step in range(done + 1, steps + 1):
             # Every process draws for the whole batch, so that what is drawn does not depend on their number.
             index = next(order).to(device, non_blocking=True)
-            keep = torch.rand(batch_size, 1, generator=random_labels, device=device) >= label_dropout
+            keep = torch.rand(batch_size, 1, generator=random_labels, device=device) >= settings.label_dropout
             noise = torch.randn((batch_size, *data.shape[1:]), generator=random_noise, device=device)
             timesteps = torch.randint(
                 num_train_timesteps, (batch_size,), generator=random_steps, device=device
             )
             batch = uint8_to_signed(data[index[mine]])
-            if flip:
+            if settings.flip:
                 mirrored = torch.rand(batch_size, 1, 1, 1, generator=random_flips, device=device) < 0.5
                 batch = torch.where(mirrored[mine], batch.flip(3), batch)
             loss = loss_of(batch, (one_hot[index] * keep)[mine], timesteps[mine], noise[mine])
@@ -178,7 +152,7 @@ def fit_denoiser(
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             with torch.no_grad():
-                torch._foreach_lerp_(averaged, parameters, ema_weight(step, ema_decay))
+                torch._foreach_lerp_(averaged, parameters, ema_weight(step, settings.ema_decay))
             progress.update(step, loss, schedule.get_last_lr()[0])
             schedule.step()
             saved.update(step)

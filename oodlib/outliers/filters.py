@@ -7,17 +7,14 @@ import numpy as np
 import pandas as pd
 
 from oodlib.errors import InputError
-from oodlib.outliers.committee import Committee, purity
+from oodlib.outliers.committee import Committee
 from oodlib.outliers.pool import OutlierPool, joined
+from oodlib.outliers.purity import purity
 from oodlib.outliers.sources import Draw
 
 Window = tuple[float, float]
-
-
-CANDIDATES = 40  # for each outlier: a filter that needs more of them is given up
-
-
-ENOUGH = 400  # candidates to tell that by
+CANDIDATES_PER_OUTLIER = 40  # for each outlier: a filter that needs more of them is given up
+FEWEST_CANDIDATES = 400  # candidates to tell that by
 
 
 def fill(
@@ -51,7 +48,7 @@ def fill(
     wanted = math.ceil(count / keep_share)
     tables, pools, drawn, passed = [], [], 0, 0
     is_filtered = confidence is not None or distance is not None
-    while passed < wanted and (drawn < ENOUGH or passed * CANDIDATES >= drawn):
+    while passed < wanted and (drawn < FEWEST_CANDIDATES or passed * CANDIDATES_PER_OUTLIER >= drawn):
         size = math.ceil(1.1 * (wanted - passed) * drawn / passed) if passed else wanted
         candidates = draw(range(drawn, drawn + size))
         if not len(candidates):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oodlib.files import atomic
+from oodlib.files import atomic, fingerprint
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class OutlierPool:
         return dict(
             outliers=self.images, outlier_targets=self.targets, outlier_loss_weights=self.loss_weights
         )
+
+    def fingerprint(self) -> str:
+        """A hash of all that a detector learns from."""
+        return fingerprint(*(values for values in self.exposure.values() if values is not None))
 
     def take(self, chosen: Any) -> "OutlierPool":
         """The outliers of a mask, a slice or indices."""

@@ -1,28 +1,27 @@
-"""Outliers to train on: one small function for each way to make them, which returns a pool.
+"""Outliers to train on: one small function for each way to make them, and their registry.
 
-An outlier has a number, and depends on that and the seed alone, so that a pool can be drawn in parts.
+A new source is a function here and its line in `SOURCES`. An outlier has a number, and depends on that and the seed
+alone, so that a pool can be drawn in parts.
 """
 
+import inspect
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from oodlib.datasets.loading import load
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import label_weights, pair_weights
 from oodlib.diffusion.sample import sample
-from oodlib.diffusion.train import fit_denoiser
 from oodlib.errors import InputError
 from oodlib.images import ImageSet
 from oodlib.outliers.pool import OutlierPool
 from oodlib.seeds import generator
-
-EARLY = 0.1  # of its steps an early-stopped denoiser is trained for
+from oodlib.settings import Sampling
 
 
 def class_combinations(num_classes: int, mixed_classes: int, index: Sequence[int]) -> list[tuple[int, ...]]:
@@ -50,8 +49,8 @@ def label_mixup(
 
     Args:
         index: Numbers of the outliers.
-        mix_weight: Of a pair's second class, see `mixup.pair_weights`.
-        sampling: Options of `mixup.sample`.
+        mix_weight: Of a pair's second class, see `labels.pair_weights`.
+        sampling: Options of `sample`.
     """
     classes = len(denoiser.class_names)
     mixed = class_combinations(classes, mixed_classes, index)
@@ -62,9 +61,9 @@ def label_mixup(
     return OutlierPool(sample(denoiser, weights, noise_index=index, **sampling), weights.numpy())
 
 
-def mask_mixup(denoiser: Denoiser, index: range, *, seed: int = 0, **sampling: Any) -> OutlierPool:
-    """Drawn for a label embedding each of whose components is that of one of two classes, at random (class-mixed
-    generation: Wang et al., "CMG", ECML PKDD 2022)."""
+def cmg(denoiser: Denoiser, index: range, *, seed: int = 0, **sampling: Any) -> OutlierPool:
+    """Class-mixed generation (Wang et al., ECML PKDD 2022): drawn for a label embedding each of whose components is
+    that of one of two classes, at random."""
     classes = len(denoiser.class_names)
     mixed = torch.tensor(class_combinations(classes, 2, index))
     embeddings = denoiser.label_embedding.weight.detach().T.cpu()
@@ -75,11 +74,11 @@ def mask_mixup(denoiser: Denoiser, index: range, *, seed: int = 0, **sampling: A
     return OutlierPool(images, weights.numpy())
 
 
-def pure_classes(denoiser: Denoiser, index: range, **sampling: Any) -> OutlierPool:
-    """Drawn for one class each, in turn: outliers if the denoiser was stopped early, as it draws badly then."""
-    classes = len(denoiser.class_names)
+def early_stopped(early_denoiser: Denoiser, index: range, **sampling: Any) -> OutlierPool:
+    """Drawn for one class each, in turn, by a denoiser that was stopped early: it draws badly."""
+    classes = len(early_denoiser.class_names)
     weights = torch.eye(classes)[torch.tensor(index) % classes]
-    return OutlierPool(sample(denoiser, weights, noise_index=index, **sampling), weights.numpy())
+    return OutlierPool(sample(early_denoiser, weights, noise_index=index, **sampling), weights.numpy())
 
 
 def pixel_mixup(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
@@ -104,12 +103,12 @@ def uniform_noise(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPoo
     return OutlierPool(torch.stack(images).to(torch.uint8).numpy(), _no_classes(train, len(index)))
 
 
-def real_images(train: ImageSet, real: np.ndarray, index: range) -> OutlierPool:
+def real(train: ImageSet, real_images: np.ndarray, index: range) -> OutlierPool:
     """Images of another set, in its order: outlier exposure as by Hendrycks et al. 2019 (arXiv 1812.04606).
 
     Fewer than asked for where the set has no more.
     """
-    images = real[index.start : index.stop]
+    images = real_images[index.start : index.stop]
     return OutlierPool(images, _no_classes(train, len(images)))
 
 
@@ -121,47 +120,56 @@ Draw = Callable[[range], OutlierPool]
 """Makes the outliers of these numbers."""
 
 
-def source(settings: Any, denoiser: Denoiser, train: ImageSet) -> Draw:
-    """How to make outliers of the kind `settings.outliers`, with the other settings that it takes.
+@dataclass(frozen=True)
+class Source:
+    """A way to make outliers."""
+
+    draw: Callable[..., OutlierPool] | None = None
+    """Makes the outliers `index`; its other parameters are settings and `Resources`, by name. None: no images."""
+    mixes_labels: bool = False
+    """Whether the denoiser draws for mixed labels; the default pool is one of these."""
+    is_virtual: bool = False
+    """Whether the detector's training makes points in feature space."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its own values of settings that are None unless they are chosen."""
+
+    @property
+    def needs_denoiser(self) -> bool:
+        return not {"denoiser", "early_denoiser"}.isdisjoint(inspect.signature(self.draw).parameters)
+
+
+SOURCES: dict[str, Source] = {
+    "none": Source(),
+    "label_mixup": Source(label_mixup, True),  # the paper's: every mixture that is drawn
+    # Those that a committee of classifiers is unsure of.
+    "impure_mixup": Source(label_mixup, True, settings=dict(confidence=(0.0, 0.9))),
+    # Those farther from the training images than 95 % of the validation digits, see notebook 2; none comes to 4.
+    "distant_mixup": Source(label_mixup, True, settings=dict(distance=(1.5, 4.0))),
+    "weighted_mixup": Source(label_mixup, True, settings=dict(weigh_by_impurity=True)),
+    "soft_mixup": Source(label_mixup, True, settings=dict(soft_targets=True)),
+    "three_way_mixup": Source(label_mixup, True, settings=dict(mixed_classes=3)),
+    "cmg": Source(cmg, True),
+    "weak_guidance": Source(label_mixup, True, settings=dict(guidance_scale=0.5)),
+    "strong_guidance": Source(label_mixup, True, settings=dict(guidance_scale=3.0)),
+    "early_stopped": Source(early_stopped),
+    "pixel_mixup": Source(pixel_mixup),
+    "uniform_noise": Source(uniform_noise),
+    "vos": Source(is_virtual=True),
+    "real": Source(real),
+}
+
+
+def bind(source: Source, settings: Mapping[str, Any], resources: Mapping[str, Callable[[], Any]]) -> Draw:
+    """A source with all that it takes, by the names of its parameters.
 
     Args:
-        settings: `presets.Settings`.
-        train: The ID training images.
-
-    Raises:
-        InputError: The kind needs no pool.
-        Unavailable: Its images cannot be had.
+        settings: Values by name; those that it does not take are left out.
+        resources: Functions that get what is no setting, such as the denoiser; only those that it takes are called.
     """
-    sampling = settings.only("scheduler", "num_inference_steps", "guidance_scale", "init", "seed")
-    match settings.outliers:
-        case "none" | "virtual" as kind:
-            raise InputError(f"outliers {kind!r} need no pool; go on with notebook 3")
-        case "mask_mixup":
-            return partial(mask_mixup, denoiser, **sampling)
-        case "early_stopped":
-            return partial(pure_classes, stopped_early(denoiser, train, settings), **sampling)
-        case "pixel_mixup":
-            return partial(pixel_mixup, train, seed=settings.seed)
-        case "uniform_noise":
-            return partial(uniform_noise, train, seed=settings.seed)
-        case "real":
-            real = load(settings.real_outliers, "all", image_shape=settings.image_shape).images
-            return partial(real_images, train, real)
-    mixing = settings.only("mix", "mix_weight", "mixed_classes")
-    return partial(label_mixup, denoiser, **mixing, **sampling)
-
-
-def stopped_early(denoiser: Denoiser, train: ImageSet, settings: Any) -> Denoiser:
-    """A denoiser like this one, trained for a tenth of `settings.denoiser_steps`."""
-    early = Denoiser(**denoiser.config)
-    fit_denoiser(
-        early,
-        train.images,
-        train.labels,
-        steps=max(1, round(EARLY * settings.denoiser_steps)),
-        batch_size=settings.denoiser_batch_size,
-        learning_rate=settings.denoiser_learning_rate,
-        device=settings.device,
-        **settings.only("label_dropout", "ema_decay", "flip", "seed"),
-    )
-    return early
+    parameters = inspect.signature(source.draw).parameters
+    names = set(parameters)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        names |= {"seed", *Sampling.model_fields}
+    arguments = {name: value for name, value in settings.items() if name in names}
+    arguments |= {name: make() for name, make in resources.items() if name in names}
+    return lambda index: source.draw(index=index, **arguments)

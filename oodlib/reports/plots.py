@@ -1,49 +1,21 @@
-"""Figures from arrays and tables. They know no model, and touch neither pyplot nor global settings.
+"""Figures from arrays and tables. They know no model, and do not touch pyplot.
 
-Seaborn and scikit-learn are imported where they draw, because they take seconds.
-
-Blue is in-distribution and orange is out-of-distribution, everywhere; both are told apart by colour-blind eyes.
+Seaborn is imported where it draws, because it takes seconds.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-ID_COLOUR, OOD_COLOUR = "#0072B2", "#E69F00"
-STYLE = {
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.titlesize": 12,
-    "figure.dpi": 80,
-    "font.size": 9,
-    "legend.frameon": False,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-}
-LABELS = {"none": "no outliers", "real": "real outliers", "virtual": "virtual (VOS)", "id_test": "ID test"}
-
-
-def label(name: str) -> str:
-    """How a figure writes a name: `held_out` as `held out`."""
-    return LABELS.get(name, name.replace("_", " "))
-
-
-def styled(plot: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in the kit's style without changing matplotlib's settings for anyone else."""
-
-    @functools.wraps(plot)
-    def wrapper(*args, **kwargs):
-        with rc_context(STYLE):
-            return plot(*args, **kwargs)
-
-    return wrapper
+from oodlib.detection.metrics import auroc, roc_curve
+from oodlib.reports.intervals import MEAN, interval_text, is_certain
+from oodlib.reports.names import label
+from oodlib.reports.style import ID_COLOUR, OOD_COLOUR, styled
+from oodlib.reports.tables import id_and_ood
 
 
 @styled
@@ -98,40 +70,76 @@ def loss_curve(history: pd.DataFrame, title: str, by: str | None = None) -> Figu
     return figure
 
 
-@styled
-def study_heatmap(changes: pd.DataFrame, title: str) -> Figure:
-    """Change in AUROC for each kind of outliers and head, in percentage points.
-
-    Args:
-        changes: Columns `outliers`, `head`, `change`, `low` and `high`. A change is set in bold where its interval
-            excludes 0.
-    """
+def _heatmap(axes: Axes, values: pd.DataFrame, **options) -> None:
     import seaborn as sns
 
-    wide = changes.set_index(["outliers", "head"])[["change", "low", "high"]].unstack(sort=False) * 100
-    change = wide["change"].rename(index=label, columns=label)
-    certain = ((wide["low"] > 0) | (wide["high"] < 0)).to_numpy()
-    reach = max(1.0, np.nanquantile(np.abs(change.to_numpy()), 0.95))
-    size = max(5, 2 + 0.95 * change.shape[1]), 1.2 + 0.32 * len(change)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    sns.heatmap(
-        change,
-        annot=True,
-        fmt="+.1f",
-        cmap="RdBu",
-        vmin=-reach,
-        vmax=reach,
-        linewidths=1,
-        cbar=False,
-        ax=axes,
-    )
-    for text, bold in zip(axes.texts, certain[change.notna().to_numpy()], strict=True):
-        text.set_fontweight("bold" if bold else "normal")
+    sns.heatmap(values, annot=True, cbar=False, linewidths=1, ax=axes, **options)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
     axes.tick_params("y", rotation=0)
-    figure.suptitle(title)
+
+
+def _wide(changes: pd.DataFrame, value: str, rows: str, columns: str) -> pd.DataFrame:
+    return changes.set_index([rows, columns])[value].unstack(sort=False).rename(index=label, columns=label)
+
+
+def _change_map(axes: Axes, changes: pd.DataFrame, rows: str, columns: str, scale: float, **options) -> None:
+    """Changes in percentage points, bold where the interval excludes 0.
+
+    Args:
+        scale: The quantile of the sizes of all changes at which colours end.
+    """
+    change = 100 * _wide(changes, "change", rows, columns)
+    certain = _wide(changes.assign(certain=is_certain(changes)), "certain", rows, columns)
+    reach = max(1.0, np.nanquantile(np.abs(change.to_numpy()), scale))
+    _heatmap(axes, change, cmap="RdBu", vmin=-reach, vmax=reach, fmt="+.1f", **options)
+    for text, bold in zip(axes.texts, certain.to_numpy()[change.notna().to_numpy()], strict=True):
+        text.set_fontweight("bold" if bold else "normal")
+
+
+def _with_interval(title: str, changes: pd.DataFrame) -> str:
+    text = interval_text(changes)
+    return f"{title}\n{f'bold: 0 lies outside the {text}' if changes['low'].notna().any() else text}"
+
+
+@styled
+def study_heatmap(changes: pd.DataFrame, title: str) -> Figure:
+    """Change in AUROC, mean over the OOD sets, for each source of outliers and head, in percentage points.
+
+    Args:
+        changes: From `intervals.exposure_changes`.
+    """
+    means = changes[(changes["metric"] == "auroc") & (changes["ood_set"] == MEAN)]
+    heads, sources = means["head"].nunique(), means["outliers"].nunique()
+    figure = Figure(figsize=(max(5, 2 + 0.95 * heads), 1.2 + 0.32 * sources), layout="constrained")
+    _change_map(figure.subplots(), means, "outliers", "head", 0.95)
+    figure.suptitle(_with_interval(title, means))
+    return figure
+
+
+@styled
+def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
+    """AUROC of each head on each OOD set without and with outlier exposure, and the change.
+
+    Args:
+        changes: From `intervals.exposure_changes`, of one source of outliers.
+    """
+    changes = changes[(changes["metric"] == "auroc") & (changes["ood_set"] != MEAN)]
+    none, exposed = (100 * _wide(changes, value, "head", "title") for value in ("none", "exposed"))
+    (source,) = changes["outliers"].unique()
+    width = 1.1 + 0.55 * none.shape[1]
+    figure = Figure(figsize=(3 * width, 1.5 + 0.36 * len(none)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    worst = min(np.nanmin(none), np.nanmin(exposed))
+    for axes, values in zip(panels, (none, exposed), strict=False):
+        _heatmap(axes, values, cmap="cividis", vmin=worst, vmax=100, fmt=".1f", annot_kws={"size": 8})
+    _change_map(panels[2], changes, "head", "title", 1, annot_kws={"size": 8})
+    names = "AUROC, no outliers (%)", f"AUROC, {label(source)} (%)", "change (points)"
+    for axes, name in zip(panels, names, strict=True):
+        axes.set(title=name)
+        axes.tick_params("x", rotation=40)
+        axes.set_xticklabels(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
+    figure.suptitle(_with_interval(title, changes))
     return figure
 
 
@@ -144,12 +152,9 @@ def purity_map(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
-    colours = ["#666666", OOD_COLOUR, "#CC79A7"]
-    order = [*list(tables)[1:], next(iter(tables))]
-    colour = dict(zip(tables, [ID_COLOUR, *colours], strict=False))
-    for name in order:
-        table = tables[name]
-        axes.scatter(table["distance"], table["confidence"], s=7, alpha=0.45, lw=0, color=colour[name])
+    colour = dict(zip(tables, [ID_COLOUR, "#666666", OOD_COLOUR, "#CC79A7"], strict=False))
+    for name in [*list(tables)[1:], next(iter(tables))]:
+        axes.scatter("distance", "confidence", s=7, alpha=0.45, lw=0, color=colour[name], data=tables[name])
     handles = [Line2D([], [], marker="o", ls="", color=colour[name], label=name) for name in tables]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.axvline(1, color="0.6", lw=0.8, ls=":")
@@ -161,24 +166,10 @@ def purity_map(tables: dict[str, pd.DataFrame], title: str) -> Figure:
 @styled
 def pair_heatmap(shares: pd.DataFrame, title: str) -> Figure:
     """Shares by pair of classes, a symmetric table with class names on both sides, in percent."""
-    import seaborn as sns
-
     size = 1.6 + 0.42 * len(shares)
     figure = Figure(figsize=(size, size - 0.5), layout="constrained")
     axes = figure.subplots()
-    sns.heatmap(
-        100 * shares,
-        annot=True,
-        fmt=".0f",
-        cmap="cividis",
-        vmin=0,
-        vmax=100,
-        linewidths=1,
-        cbar=False,
-        ax=axes,
-    )
-    axes.tick_params(length=0)
-    axes.tick_params("y", rotation=0)
+    _heatmap(axes, 100 * shares, fmt=".0f", cmap="cividis", vmin=0, vmax=100)
     axes.set(title=title)
     return figure
 
@@ -199,21 +190,32 @@ def share_lines(table: pd.DataFrame, title: str, *, x: str, y: str, hue: str, xl
     return figure
 
 
+def _bins(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Edges of bins for scores clipped to them."""
+    # One detector may score wildly low on noise; the axis ends where 99 % of all scores are in view.
+    low, high = min(np.quantile(scores, 0.01), threshold), scores.max()
+    return np.linspace(low - 0.02 * (high - low), high + 0.02 * (high - low), 50)
+
+
+def _histograms(
+    axes: Axes, id_scores: np.ndarray, ood_scores: np.ndarray, threshold: float, bins: np.ndarray
+) -> None:
+    for scores, colour in ((id_scores, ID_COLOUR), (ood_scores, OOD_COLOUR)):
+        counts, _ = np.histogram(scores.clip(bins[0], bins[-1]), bins)
+        axes.stairs(counts / max(counts.max(), 1), bins, fill=True, color=colour, alpha=0.55, lw=0)
+    axes.axvline(threshold, color="black", lw=1, ls="--")
+    axes.set(yticks=[], ylim=(0, 1.05), xlim=(bins[0], bins[-1]))
+    axes.spines["left"].set_visible(False)
+
+
 @styled
 def score_histogram(id_scores: np.ndarray, ood_scores: np.ndarray, threshold: float, title: str) -> Figure:
     """One detector's scores of ID and OOD test images and its threshold, with room for marks on the same axis."""
     figure = Figure(figsize=(3.7, 1.5), layout="constrained")
     axes = figure.subplots()
-    both = np.concatenate([id_scores, ood_scores])
-    # One detector may score wildly low on noise; the axis ends where 99 % of all scores are in view.
-    low, high = min(np.quantile(both, 0.01), threshold), both.max()
-    bins = np.linspace(low - 0.02 * (high - low), high + 0.02 * (high - low), 50)
-    for scores, colour in ((id_scores, ID_COLOUR), (ood_scores, OOD_COLOUR)):
-        counts, _ = np.histogram(scores.clip(bins[0], bins[-1]), bins)
-        axes.stairs(counts / max(counts.max(), 1), bins, fill=True, color=colour, alpha=0.55, lw=0)
-    axes.axvline(threshold, color="black", lw=1, ls="--")
-    axes.set(yticks=[], ylim=(0, 1.05), xlim=(bins[0], bins[-1]), title=title)
-    axes.spines["left"].set_visible(False)
+    bins = _bins(np.concatenate([id_scores, ood_scores]), threshold)
+    _histograms(axes, id_scores, ood_scores, threshold, bins)
+    axes.set(title=title)
     return figure
 
 
@@ -221,39 +223,27 @@ def score_histogram(id_scores: np.ndarray, ood_scores: np.ndarray, threshold: fl
 def score_distributions(
     scores: pd.DataFrame, thresholds: dict[str, float], title: str, xlabel: str
 ) -> Figure:
-    """Score histograms of the ID test set against each OOD set, a column for each kind of training.
+    """Score histograms of the ID images against each OOD set, a column for each source of outliers.
 
     Args:
-        scores: Columns `outliers`, `set` (with `id_test` among them) and `score`.
+        scores: Columns `outliers`, `set`, `title`, `role` and `score`.
         thresholds: By `outliers`; scores from it upwards are accepted as ID.
     """
-    sets = [name for name in scores["set"].unique() if name != "id_test"]
-    kinds = list(thresholds)
-    figure = Figure(figsize=(4.4 * len(kinds) + 0.8, 0.72 * len(sets) + 1.3), layout="constrained")
-    grid = figure.subplots(len(sets), len(kinds), squeeze=False, sharex="col")
-    for column, kind in enumerate(kinds):
-        table = scores[scores["outliers"] == kind]
-        threshold = thresholds[kind]
-        # One detector may score wildly low on noise; the axis ends where 99 % of all scores are in view.
-        low, high = table["score"].quantile(0.01), table["score"].max()
-        bins = np.linspace(min(low, threshold), high, 50)
-        for row, name in enumerate(sets):
-            axes = grid[row, column]
-            for which, colour in (("id_test", ID_COLOUR), (name, OOD_COLOUR)):
-                values = table.loc[table["set"] == which, "score"].clip(bins[0], bins[-1])
-                counts, _ = np.histogram(values, bins)
-                axes.stairs(counts / max(counts.max(), 1), bins, fill=True, color=colour, alpha=0.55, lw=0)
-            accepted = (table.loc[table["set"] == name, "score"] >= threshold).mean()
-            axes.axvline(threshold, color="black", lw=1, ls="--")
-            axes.text(
-                1.01, 0.5, f"{accepted:.0%}\naccepted", transform=axes.transAxes, va="center", fontsize=8
-            )
-            axes.set(yticks=[], ylim=(0, 1.05))
-            axes.spines["left"].set_visible(False)
-            if column == 0:
-                axes.set_ylabel(label(name), rotation=0, ha="right", va="center")
-        grid[0, column].set_title(label(kind))
-        grid[-1, column].set_xlabel(xlabel)
+    sets = list(id_and_ood(scores)[1])
+    figure = Figure(figsize=(4.4 * len(thresholds) + 0.8, 0.72 * len(sets) + 1.3), layout="constrained")
+    grid = figure.subplots(len(sets), len(thresholds), squeeze=False, sharex="col")
+    for column, (source, threshold) in zip(grid.T, thresholds.items(), strict=True):
+        id_images, ood_sets = id_and_ood(scores[scores["outliers"] == source])
+        bins = _bins(pd.concat([id_images, *ood_sets.values()])["score"].to_numpy(), threshold)
+        for axes, key in zip(column, sets, strict=True):
+            ood_scores = ood_sets[key]["score"].to_numpy()
+            _histograms(axes, id_images["score"].to_numpy(), ood_scores, threshold, bins)
+            accepted = f"{(ood_scores >= threshold).mean():.0%}\naccepted"
+            axes.text(1.01, 0.5, accepted, transform=axes.transAxes, va="center", fontsize=8)
+            if axes in grid[:, 0]:
+                axes.set_ylabel(ood_sets[key]["title"].iloc[0], rotation=0, ha="right", va="center")
+        column[0].set_title(label(source))
+        column[-1].set_xlabel(xlabel)
     figure.suptitle(title)
     handles = [figure.axes[0].patches[i] for i in (0, 1)] + [figure.axes[0].lines[0]]
     names = ["ID test", "OOD set", "threshold, from ID validation images"]
@@ -263,71 +253,26 @@ def score_distributions(
 
 @styled
 def roc_curves(scores: pd.DataFrame, title: str) -> Figure:
-    """ROC curves (ID positive), a line for each OOD set and a panel for each kind of training.
+    """ROC curves (ID positive), a line for each OOD set and a panel for each source of outliers.
 
     Args:
-        scores: Columns `outliers`, `set` (with `id_test` among them) and `score`.
+        scores: Columns `outliers`, `set`, `title`, `role` and `score`.
     """
     import seaborn as sns
-    from sklearn.metrics import roc_curve
 
-    kinds = list(scores["outliers"].unique())
-    sets = [name for name in scores["set"].unique() if name != "id_test"]
-    figure = Figure(figsize=(3.7 * len(kinds), 3.7), layout="constrained")
-    panels = figure.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)[0]
-    for axes, kind in zip(panels, kinds, strict=True):
-        table = scores[scores["outliers"] == kind]
-        id_scores = table.loc[table["set"] == "id_test", "score"]
-        for name, colour in zip(sets, sns.color_palette("colorblind", len(sets)), strict=True):
-            ood_scores = table.loc[table["set"] == name, "score"]
-            is_id = np.r_[np.ones(len(id_scores)), np.zeros(len(ood_scores))]
-            fpr, tpr, _ = roc_curve(is_id, np.r_[id_scores, ood_scores])
-            axes.plot(fpr, tpr, color=colour, lw=1.6, label=f"{label(name)} {np.trapezoid(tpr, fpr):.3f}")
+    sources = scores["outliers"].unique()
+    figure = Figure(figsize=(3.7 * len(sources), 3.7), layout="constrained")
+    panels = figure.subplots(1, len(sources), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, source in zip(panels, sources, strict=True):
+        id_images, ood_sets = id_and_ood(scores[scores["outliers"] == source])
+        colours = sns.color_palette("colorblind", len(ood_sets))
+        for images, colour in zip(ood_sets.values(), colours, strict=True):
+            both = id_images["score"], images["score"]
+            name = f"{images['title'].iloc[0]} {auroc(*both):.3f}"
+            axes.plot(*roc_curve(*both), color=colour, lw=1.6, label=name)
         axes.axhline(0.95, color="0.6", lw=0.8, ls=":")
-        axes.set(title=label(kind), xlabel="OOD accepted", aspect="equal", xlim=(-0.01, 1), ylim=(0, 1.01))
+        axes.set(title=label(source), xlabel="OOD accepted", aspect="equal", xlim=(-0.01, 1), ylim=(0, 1.01))
         axes.legend(title="AUROC", loc="lower right", fontsize=8)
     panels[0].set_ylabel("ID accepted")
-    figure.suptitle(title)
-    return figure
-
-
-@styled
-def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
-    """AUROC of each head on each OOD set without and with outlier exposure, and the change.
-
-    Args:
-        changes: From `evaluation.paired_change` of `auroc` by `head` and `ood_set`, of one kind of outliers. A change
-            is set in bold where its interval excludes 0.
-    """
-    import seaborn as sns
-
-    def table(column: str) -> pd.DataFrame:
-        wide = 100 * changes.set_index(["head", "ood_set"])[column].unstack(sort=False)
-        return wide.rename(index=label, columns=label)
-
-    change = table("change")
-    certain = (table("low") > 0) | (table("high") < 0)
-    (kind,) = changes["outliers"].unique()
-    reach = max(1.0, np.nanmax(np.abs(change.to_numpy())))
-    worst = min(np.nanmin(table("none").to_numpy()), np.nanmin(table("exposed").to_numpy()))
-    width = 1.1 + 0.55 * change.shape[1]
-    figure = Figure(figsize=(3 * width, 1.5 + 0.36 * len(change)), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    levels = dict(cmap="cividis", vmin=worst, vmax=100, fmt=".1f")
-    differences = dict(cmap="RdBu", vmin=-reach, vmax=reach, fmt="+.1f")
-    for axes, values, options, name in zip(
-        panels,
-        (table("none"), table("exposed"), change),
-        (levels, levels, differences),
-        ("AUROC, no outliers (%)", f"AUROC, {label(kind)} (%)", "change (points; bold: interval excludes 0)"),
-        strict=True,
-    ):
-        sns.heatmap(values, annot=True, ax=axes, cbar=False, linewidths=1, annot_kws={"size": 8}, **options)
-        axes.set(title=name, xlabel="", ylabel="")
-        axes.tick_params(length=0)
-        axes.tick_params("x", rotation=40)
-        axes.set_xticklabels(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
-    for text, bold in zip(panels[2].texts, certain.to_numpy()[change.notna().to_numpy()], strict=True):
-        text.set_fontweight("bold" if bold else "normal")
     figure.suptitle(title)
     return figure

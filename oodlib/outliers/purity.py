@@ -1,0 +1,88 @@
+"""What a committee sees in drawn images: are they outliers, or simply one of the classes?"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.labels import MIX_MODES
+from oodlib.errors import InputError
+from oodlib.outliers.committee import Committee
+from oodlib.outliers.pool import OutlierPool
+from oodlib.outliers.sources import label_mixup
+
+SURE = 0.95  # confidence above which an image counts as one of a class
+VERDICTS = ("parent", "third class", "in between")
+
+
+def purity(pool: OutlierPool, committee: Committee) -> pd.DataFrame:
+    """What a committee sees in a pool, a row for each image.
+
+    Returns:
+        `classes` (that were mixed, such as `0 + 7`), `predicted` (a class name), `confidence` (the highest mean
+        probability), `verdict` (one of `VERDICTS`: sure of a class that was mixed, sure of another, sure of none) and
+        `distance` (see `Committee.distances`).
+
+    Raises:
+        InputError: The pool was drawn for other classes than the committee's.
+    """
+    names = np.array(committee.members[0].class_names)
+    if pool.label_weights.shape[1] != len(names):
+        raise InputError(
+            f"the pool mixes {pool.label_weights.shape[1]} classes, the committee knows {len(names)}; "
+            "train a committee on the same classes"
+        )
+    probabilities = committee.probabilities(pool.images)
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    is_parent = np.take_along_axis(pool.label_weights, predicted[:, None], 1)[:, 0] > 0
+    verdict = np.where(confidence <= SURE, VERDICTS[2], np.where(is_parent, VERDICTS[0], VERDICTS[1]))
+    return pd.DataFrame(
+        {
+            "classes": [" + ".join(names[row > 0]) for row in pool.label_weights],
+            "predicted": names[predicted],
+            "confidence": confidence,
+            "verdict": verdict,
+            "distance": committee.distances(pool.images),
+        }
+    )
+
+
+def shares(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The share of each of `VERDICTS` in each group of a `purity` table, a row for each group."""
+    counts = table.groupby(by, sort=False)["verdict"].value_counts(normalize=True)
+    return counts.unstack(fill_value=0.0).reindex(columns=VERDICTS, fill_value=0.0)
+
+
+def by_mode_and_weight(
+    denoiser: Denoiser,
+    committee: Committee,
+    weights: Sequence[float],
+    images_per_pair: int = 2,
+    **sampling: Any,
+) -> pd.DataFrame:
+    """`purity` of a few label mixtures of every pair for each mixing mode and weight, with columns `mix` and `weight`.
+
+    Args:
+        weights: Of a pair's second class.
+        sampling: Options of `sample`.
+    """
+    count = images_per_pair * math.comb(len(denoiser.class_names), 2)
+    tables = []
+    for mix, weight in itertools.product(MIX_MODES, weights):
+        pool = label_mixup(denoiser, range(count), mix=mix, mix_weight=weight, **sampling)
+        tables.append(purity(pool, committee).assign(mix=mix, weight=weight))
+    return pd.concat(tables, ignore_index=True)
+
+
+def pair_matrix(table: pd.DataFrame, class_names: Sequence[str], verdict: str = VERDICTS[2]) -> pd.DataFrame:
+    """The share of a verdict among the mixtures of each pair, (C, C); NaN where a pair is not in the table."""
+    matrix = pd.DataFrame(np.nan, list(class_names), list(class_names))
+    for classes, share in (table["verdict"] == verdict).groupby(table["classes"]).mean().items():
+        names = classes.split(" + ")
+        if len(names) == 2:
+            matrix.loc[names[0], names[1]] = matrix.loc[names[1], names[0]] = share
+    return matrix

@@ -1,0 +1,282 @@
+"""What can be set, a class for each step. A field's name is the parameter's name in notebooks and configurations.
+
+The defaults are those of the digits; `presets` keeps what differs. None means "its own": the default of the outlier
+source or the function that takes the setting. Nothing heavy is imported here, so that a mistake shows at once; a
+registry of names is imported when a name of it is checked.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from oodlib.checks import Checked, Expected
+
+
+def _as_tuple(value: object) -> tuple:
+    """A list; `-p seeds '[0]'` arrives as text and is read as JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value.replace("'", '"'))
+        except json.JSONDecodeError:
+            raise Expected('a list, such as [0, 1] or ["a", "b"]') from None
+    if not isinstance(value, list | tuple):
+        raise Expected("a list that is not empty")
+    return tuple(value)
+
+
+def _not_empty(values: tuple) -> tuple:
+    if not values:
+        raise Expected("a list that is not empty")
+    return values
+
+
+def _distinct(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise Expected("a list without repetitions")
+    return values
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Expected("a text that is not empty")
+    return value
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) != 3 or shape[0] != shape[1] or shape[0] % 8 or shape[2] not in (1, 3):
+        raise Expected("[size, size, channels] with size a multiple of 8 and 1 or 3 channels")
+    return shape
+
+
+def _name_in(registry: str) -> PlainValidator:
+    """A name in a registry, such as `oodlib.detection.heads:HEADS`."""
+
+    def check(value: object) -> str:
+        module, name = registry.split(":")
+        names = getattr(importlib.import_module(module), name)
+        if not isinstance(value, str) or value not in names:
+            raise Expected(f"one of {', '.join(names)}")
+        return value
+
+    return PlainValidator(check, json_schema_input_type=str)
+
+
+def _window(low: float, high: float) -> Any:
+    def check(ends: tuple[float, ...]) -> tuple[float, ...]:
+        if len(ends) != 2 or ends[0] >= ends[1]:
+            raise Expected(f"[lowest, highest], the first below the second, from {low:g} to {high:g}")
+        return ends
+
+    ends = tuple[Annotated[float, Field(strict=True, ge=low, le=high)], ...]
+    return Annotated[ends, BeforeValidator(_as_tuple), AfterValidator(check)]
+
+
+LIST = BeforeValidator(_as_tuple)
+Count = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[int, Field(strict=True, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+PositiveShare = Annotated[float, Field(strict=True, gt=0, le=1)]
+Dropout = Annotated[float, Field(strict=True, ge=0, le=0.9)]
+Rate = Annotated[float, Field(strict=True, gt=0, le=10)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
+Epochs = Annotated[float, Field(strict=True, gt=0, le=100_000)]
+Seeds = Annotated[tuple[Number, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)]
+HeadName = Annotated[str, _name_in("oodlib.detection.heads:HEADS")]
+BackboneName = Annotated[str, _name_in("oodlib.detection.backbones:BACKBONES")]
+MixMode = Annotated[str, _name_in("oodlib.diffusion.labels:MIX_MODES")]
+SchedulerName = Annotated[str, _name_in("oodlib.diffusion.schedule:SCHEDULERS")]
+InferenceSteps = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Guidance = Annotated[float, Field(strict=True, ge=0, le=20)]
+
+
+class Step(Checked):
+    """The settings of one step."""
+
+    def values(self, *classes: type["Step"]) -> dict[str, Any]:
+        """The settings of these classes as JSON has them: what a finished step is compared by."""
+        names = set().union(*(cls.model_fields for cls in classes or (type(self),)))
+        return self.model_dump(mode="json", include=names)
+
+    def chosen(self, *classes: type["Step"]) -> dict[str, Any]:
+        """The settings of these classes that are not None, to be given on as keywords."""
+        names = [name for cls in classes or (type(self),) for name in cls.model_fields]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class Shared(Step):
+    """What several steps take."""
+
+    seed: Number = Field(0, description="of weights, order and noise")
+    flip: Flag = Field(False, description="mirror half of the images while training")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: bfloat16, where that is fast")
+
+
+class Data(Step):
+    id_data: Text = Field(
+        "digits", description="ID images: digits, cifar10, a folder of class folders, an .npz"
+    )
+    image_shape: Annotated[tuple[Count, ...], LIST, AfterValidator(_image_shape)] = Field(
+        (8, 8, 1), description="[height, width, channels] of the images"
+    )
+
+
+class DenoiserModel(Shared):
+    block_out_channels: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=8, multiple_of=8)], ...], LIST, AfterValidator(_not_empty)
+    ] = Field((32, 64), description="channels of each U-Net level")
+    layers_per_block: Annotated[int, Field(strict=True, ge=1, le=8)] = Field(
+        1, description="residual blocks a level"
+    )
+    attention_levels: Annotated[tuple[Number, ...], LIST, AfterValidator(_distinct)] = Field(
+        (), description="levels with attention beside the middle, from 0"
+    )
+    dropout: Dropout = Field(0.0, description="share of features that a residual block drops in training")
+    prediction_type: Literal["v_prediction", "epsilon"] = Field(
+        "v_prediction", description="what the network predicts"
+    )
+
+
+class DenoiserTraining(Shared):
+    denoiser_steps: Count = Field(1000, description="optimiser steps")
+    denoiser_batch_size: Count = Field(128, description="images a step")
+    denoiser_learning_rate: PositiveShare = Field(2e-3, description="highest learning rate of AdamW")
+    label_dropout: Dropout = Field(0.1, description="share of images shown without their class")
+    ema_decay: Annotated[float, Field(strict=True, ge=0, le=0.99999)] = Field(
+        0.995, description="decay of the moving average of the weights"
+    )
+    compile: Flag = Field(False, description="compile the network first, which takes minutes")
+
+
+class Sampling(Step):
+    scheduler: SchedulerName = Field("unipc", description="diffusion solver")
+    num_inference_steps: InferenceSteps = Field(8, description="its steps")
+    guidance_scale: Guidance | None = Field(None, description="classifier-free guidance; 1 is off")
+    init: Literal["normal", "uniform"] = Field(
+        "normal", description="initial noise; uniform as the paper says"
+    )
+
+
+class Source(Step):
+    outliers: Annotated[str, _name_in("oodlib.outliers.sources:SOURCES")] = Field(
+        "distant_mixup",  # the best mixture on validation outliers, see notebook 6
+        description="what a detector learns to be undecided about",
+    )
+
+
+class Mixing(Step):
+    mix: MixMode = Field("sum", description="how labels are mixed; sum: the paper's [1, 1]")
+    mix_weight: Share = Field(0.5, description="weight of the second class")
+    mixed_classes: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+        None, description="classes in a label mixture"
+    )
+
+
+class Pool(Source, Mixing):
+    images_per_pair: Count = Field(100, description="outliers for each pair of classes")
+    confidence: _window(0, 1) | None = Field(
+        None, description="filter: [lowest, highest] confidence of the committee"
+    )
+    distance: _window(0, 1000) | None = Field(
+        None, description="filter: [least, most] distance to training images; 1: typical of unseen ID images"
+    )
+    keep_share: PositiveShare | None = Field(
+        None, description="filter: share that is kept, of lowest confidence"
+    )
+    weigh_by_impurity: Flag | None = Field(
+        None, description="outliers count by how unsure the committee is of them"
+    )
+    soft_targets: Flag | None = Field(
+        None, description="outliers are to get the committee's probabilities, not uniform ones"
+    )
+    real_outliers: Text = Field("symbols", description="set of images for outliers = real")
+
+
+class Committee(Step):
+    committee_seeds: Seeds = Field(
+        (1001, 1002, 1003), description="of its members, far from those of detectors"
+    )
+    committee_backbone: BackboneName = Field("resnet_small", description="network of its members")
+    committee_epochs: Epochs = Field(20, description="their passes over the training images")
+    committee_learning_rate: Rate = Field(0.05, description="their highest learning rate")
+
+
+class DetectorModel(Shared):
+    head: HeadName = Field("arcface", description="loss on the last layer")
+    head_options: dict[str, Any] = Field({}, description="options of the head; each is a parameter too")
+    backbone: BackboneName = Field("resnet_small", description="network below the head")
+
+
+class DetectorTraining(Shared, Source):
+    epochs: Epochs = Field(20, description="passes over the training images")
+    batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(128, description="ID images a step")
+    learning_rate: Rate = Field(0.05, description="highest learning rate of SGD")
+    weight_decay: Share = Field(5e-4, description="of SGD")
+    outlier_weight: Annotated[float, Field(strict=True, ge=0, le=100)] = Field(
+        0.5, description="weight of the outlier loss"
+    )
+    outlier_batch_size: Count = Field(128, description="outliers a step")
+
+
+class Scoring(Step):
+    ood_sets: Annotated[tuple[Text, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)] = (
+        Field(
+            ("held_out", "letters", "photo_patches", "gaussian", "uniform", "inverted"),
+            description="OOD test sets: names, folders or .npz files",
+        )
+    )
+    tpr: Annotated[float, Field(strict=True, ge=0.5, le=1)] = Field(
+        0.95, description="share of ID validation images that the threshold keeps"
+    )
+    images_per_set: Count | None = Field(
+        None, description="the denoiser scores at most so many images of each set, evenly spaced"
+    )
+
+
+class Comparison(Step):
+    heads: Annotated[tuple[HeadName, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)] = (
+        Field(
+            ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface"),
+            description="heads to train and to show",
+        )
+    )
+    seeds: Seeds = Field((0, 1, 2), description="a detector for each")
+
+
+class Experiment(Step):
+    preset: Text = Field("digits", description="whose defaults: digits or cifar10")
+    profile: Text = Field("full", description="its size: full; smaller: smoke, and for cifar10 cpu")
+    run: Text = Field("digits", description="run folder: a name under runs/ or a path")
+
+
+STEPS: Mapping[str, type[Step]] = {  # by the names that they have in a configuration
+    "shared": Shared,
+    "data": Data,
+    "denoiser_model": DenoiserModel,
+    "denoiser_training": DenoiserTraining,
+    "sampling": Sampling,
+    "pool": Pool,
+    "committee": Committee,
+    "detector_model": DetectorModel,
+    "detector_training": DetectorTraining,
+    "scoring": Scoring,
+}
+
+
+class Settings(
+    *(Experiment, Data, DenoiserModel, DenoiserTraining, Sampling, Pool, Committee),
+    *(DetectorModel, DetectorTraining, Scoring, Comparison),
+):
+    """All settings of a run."""
+
+
+# What a setting counts as, in JSON, in the mark of a step that was finished before the setting existed. A field says it
+# as `json_schema_extra={"off": value}`, where it is not the default.
+OFF: dict[str, Any] = Settings().values() | {
+    name: field.json_schema_extra["off"]
+    for name, field in Settings.model_fields.items()
+    if "off" in (field.json_schema_extra or {})
+}

@@ -1,0 +1,20 @@
+"""Each step of a run, made once: what was made with the same settings and inputs is loaded.
+
+A step names the classes of settings that it depends on and fingerprints all its inputs. Training a detector, fitting
+its statistics and scoring image sets are three steps, so that another score, OOD set or `tpr` trains nothing.
+"""
+
+from oodlib.steps.pools import check_classes, outliers, pool
+from oodlib.steps.scoring import detector, score_by_denoiser, score_detector
+from oodlib.steps.training import committee, denoiser
+
+__all__ = [
+    "check_classes",
+    "committee",
+    "denoiser",
+    "detector",
+    "outliers",
+    "pool",
+    "score_by_denoiser",
+    "score_detector",
+]

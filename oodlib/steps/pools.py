@@ -1,0 +1,101 @@
+"""The step that draws a pool of outliers, and what a detector's training takes of it."""
+
+import math
+
+import pandas as pd
+
+from oodlib import datasets
+from oodlib.checks import options
+from oodlib.device import default_device
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.train import fit_denoiser
+from oodlib.errors import InputError
+from oodlib.files import read_csv, read_json, write_csv
+from oodlib.images import ImageSet
+from oodlib.outliers.committee import Committee
+from oodlib.outliers.filters import fill
+from oodlib.outliers.pool import OutlierPool
+from oodlib.outliers.sources import SOURCES, bind
+from oodlib.runs import FILES, MARKS, Run, Step
+from oodlib.settings import DenoiserTraining, Pool, Sampling, Settings
+from oodlib.steps.training import contents_of
+from oodlib.training import fingerprint_weights
+
+EARLY_STOP_FRACTION = 0.1  # of the denoiser's training steps, for the source `early_stopped`
+
+
+def pool(
+    run: Run, settings: Settings, train: ImageSet, committee: Committee, models: Run
+) -> tuple[OutlierPool, pd.DataFrame]:
+    """The run's pool of the source `settings.outliers`, drawn where it is not there yet, and its `purity` table.
+
+    Args:
+        models: The run whose denoiser draws; it is read only for a source that takes one.
+
+    Raises:
+        InputError: The source has no images, or the denoiser was trained for other classes.
+    """
+    source = SOURCES[settings.outliers]
+    if source.draw is None:
+        raise InputError(f"outliers {settings.outliers!r} need no pool; go on with notebook 3")
+    denoiser = Denoiser.load(models.denoiser, default_device()) if source.needs_denoiser else None
+    if denoiser is not None:
+        check_classes(denoiser, train)
+    run.claim(settings)
+    # What the source brings stands between the defaults and what was chosen; None leaves it to `fill` and the source.
+    made_with = {**settings.values(Pool, Sampling), **source.settings, **settings.chosen(Pool, Sampling)}
+    made_with["seed"] = settings.seed
+    chosen = {name: value for name, value in made_with.items() if value is not None}
+    made_with |= contents_of(train) | {"committee": committee.fingerprint()}
+    made_with["denoiser"] = None if denoiser is None else fingerprint_weights(denoiser)
+    step = Step(run.outliers / settings.outliers, FILES["pool"], made_with)
+    if step.must_make():
+        resources = {
+            "denoiser": lambda: denoiser,
+            "early_denoiser": lambda: early_denoiser(denoiser, models, train),
+            "train": lambda: train,
+            "real_images": lambda: (
+                datasets.load(settings.real_outliers, "all", image_shape=settings.image_shape).images
+            ),
+        }
+        count = settings.images_per_pair * math.comb(len(train.class_names), 2)
+        filters = {name: chosen[name] for name in options(fill) if name in chosen}
+        outliers, table = fill(bind(source, chosen, resources), count, committee, **filters)
+        outliers.save(step.folder / "pool.npz")
+        write_csv(step.folder / "purity.csv", table)
+        step.finish()
+    return OutlierPool.load(step.folder / "pool.npz"), read_csv(step.folder / "purity.csv")
+
+
+def check_classes(denoiser: Denoiser, images: ImageSet) -> None:
+    """Raise `InputError` unless the denoiser draws the classes that the images show."""
+    if denoiser.class_names != tuple(images.class_names):
+        raise InputError(
+            f"the denoiser draws {list(denoiser.class_names)}, the images show {list(images.class_names)}; "
+            "train the denoiser again with notebook 1, or give the classes their old names"
+        )
+
+
+def early_denoiser(denoiser: Denoiser, models: Run, train: ImageSet) -> Denoiser:
+    """A denoiser like this one, trained for a tenth of its steps."""
+    made_with = read_json(models.denoiser / MARKS[0])["settings"]
+    training = DenoiserTraining(**{n: made_with[n] for n in DenoiserTraining.model_fields if n in made_with})
+    training = training.replaced(
+        denoiser_steps=max(1, round(EARLY_STOP_FRACTION * training.denoiser_steps)), compile=False
+    )
+    early = Denoiser(denoiser.class_names, denoiser.image_shape, denoiser.settings)
+    fit_denoiser(early, train.images, train.labels, training, device=default_device())
+    return early
+
+
+def outliers(run: Run, settings: Settings) -> OutlierPool | None:
+    """The pool that the detector is to learn from; None where its source has no images.
+
+    Raises:
+        InputError: It is not there; the message names the notebook that draws it.
+    """
+    if SOURCES[settings.outliers].draw is None:
+        return None
+    folder = run.outliers / settings.outliers
+    run.require(folder / MARKS[0], "02_label_mixup", outliers=settings.outliers)
+    return OutlierPool.load(folder / "pool.npz")

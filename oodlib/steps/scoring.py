@@ -1,0 +1,123 @@
+"""The steps after training: statistics and thresholds of a detector, and the scores of image sets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oodlib.datasets.roles import EvaluationSet
+from oodlib.detection.detector import Detector
+from oodlib.detection.metrics import threshold_at_tpr
+from oodlib.detection.scores import SCORES
+from oodlib.device import default_device
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.scores import DENOISER_SCORES
+from oodlib.files import fingerprint, write_csv, write_json
+from oodlib.images import ImageSet
+from oodlib.outliers.pool import OutlierPool
+from oodlib.reports.tables import metric_table, score_table
+from oodlib.runs import DENOISER, FILES, MARKS, Run, Step
+from oodlib.settings import Settings
+from oodlib.steps.training import contents_of, trained_detector
+from oodlib.training import fingerprint_weights
+
+
+def detector(
+    run: Run, settings: Settings, train: ImageSet, val: ImageSet, outliers: OutlierPool | None
+) -> Detector:
+    """The run's detector of `settings.head`, `outliers` and `seed`: trained, and then its statistics and thresholds
+    fitted, each where it is not there yet."""
+    run.claim(settings)
+    folder = run.detector(settings.head, settings.outliers, settings.seed)
+    label = f"{settings.head}, {settings.outliers}, seed {settings.seed}"
+    network = trained_detector(folder, settings, train, label, outliers)
+    made_with = {"tpr": settings.tpr, "scores": list(SCORES), "detector": network.network_fingerprint()}
+    step = Step(folder, FILES["statistics"], made_with | contents_of(train, val), MARKS[1])
+    if step.must_make():
+        network.fit_scores(train.images, train.labels, val.images, settings.tpr)
+        network.save_scores(folder)
+        step.finish()
+    return Detector.load(folder, default_device())
+
+
+def score_detector(
+    run: Run,
+    settings: Settings,
+    detector: Detector,
+    sets: Sequence[EvaluationSet],
+    validation: Sequence[EvaluationSet],
+) -> None:
+    """Write the scores of every image, and the metrics on test sets and on validation outliers.
+
+    Args:
+        sets: ID test images and OOD sets.
+        validation: ID validation images and validation outliers.
+    """
+    folder = run.detector(settings.head, settings.outliers, settings.seed)
+    made_with = {"scores": list(detector.thresholds), "statistics": fingerprint_weights(detector.scores)}
+    made_with |= {"detector": detector.network_fingerprint()} | contents_of_sets(*sets, *validation)
+    step = Step(folder, FILES["tables"], made_with, MARKS[2])
+    if step.must_make():
+        about = about_detector(settings, settings.head, detector.head.default_score)
+        scores, on_validation = (
+            score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
+        )
+        write_csv(folder / "scores.csv", scores.assign(**about))
+        write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
+        write_csv(folder / "validation.csv", metric_table(on_validation).assign(**about))
+        step.finish()
+
+
+def score_by_denoiser(
+    run: Run, settings: Settings, denoiser: Denoiser, val: EvaluationSet, sets: Sequence[EvaluationSet]
+) -> Path:
+    """Write thresholds, the scores of every image and the metrics of the denoiser alone, as of a head without outliers.
+
+    Args:
+        val: ID validation images, for the thresholds.
+
+    Returns:
+        The folder that they lie in.
+    """
+    run.claim(settings)
+    folder = run.detector(DENOISER, "none", settings.seed)
+    made_with = {"head": DENOISER, "outliers": "none", "seed": settings.seed, "tpr": settings.tpr}
+    made_with |= {"images_per_set": settings.images_per_set, "scores": list(DENOISER_SCORES)}
+    made_with |= {"denoiser": fingerprint_weights(denoiser)} | contents_of_sets(val, *sets)
+    step = Step(folder, FILES["denoiser_tables"], made_with, MARKS[2])
+    if step.must_make():
+
+        def classify(images: np.ndarray) -> tuple[None, dict[str, np.ndarray]]:
+            return None, {
+                name: score(denoiser, images, settings.seed) for name, score in DENOISER_SCORES.items()
+            }
+
+        scores, on_validation = (
+            score_table(of, classify, images_per_set=settings.images_per_set) for of in (sets, [val])
+        )
+        about = about_detector(settings, DENOISER, next(iter(DENOISER_SCORES)))
+        thresholds = {name: threshold_at_tpr(on_validation[name], settings.tpr) for name in DENOISER_SCORES}
+        write_json(folder / "scores.json", {"thresholds": thresholds, "tpr": settings.tpr})
+        write_csv(folder / "scores.csv", scores.assign(**about))
+        write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
+        step.finish()
+    return folder
+
+
+def contents_of_sets(*sets: EvaluationSet) -> dict[str, Any]:
+    """What a step that scores these sets is compared by."""
+    return {
+        "sets": {
+            s.key: fingerprint(
+                s.images, *(() if s.labels is None else (s.labels,)), np.array([s.title, s.role])
+            )
+            for s in sets
+        }
+    }
+
+
+def about_detector(settings: Settings, head: str, own_score: str) -> dict[str, Any]:
+    """The columns of a table that say what scored."""
+    outliers = "none" if head == DENOISER else settings.outliers
+    return dict(preset=settings.preset, head=head, outliers=outliers, seed=settings.seed, own_score=own_score)

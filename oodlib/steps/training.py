@@ -1,0 +1,94 @@
+"""The steps that train: denoiser, committee, and the network of a detector."""
+
+from pathlib import Path
+from typing import Any
+
+from oodlib.detection.detector import Detector
+from oodlib.detection.train import fit_detector
+from oodlib.device import default_device
+from oodlib.diffusion.denoiser import Denoiser
+from oodlib.diffusion.train import fit_denoiser
+from oodlib.files import fingerprint, lock, write_csv
+from oodlib.images import ImageSet, mean_and_std
+from oodlib.outliers.committee import Committee
+from oodlib.outliers.pool import OutlierPool
+from oodlib.outliers.sources import SOURCES
+from oodlib.runs import FILES, Run, Step
+from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings
+
+
+def contents_of(*sets: ImageSet) -> dict[str, Any]:
+    """What a step that takes these labelled images is compared by."""
+    arrays = (array for images in sets for array in (images.images, images.labels))
+    return {"class_names": list(sets[0].class_names), "images": fingerprint(*arrays)}
+
+
+def denoiser(run: Run, settings: Settings, train: ImageSet) -> Denoiser:
+    """The run's denoiser, trained where it is not there yet."""
+    run.claim(settings)
+    made_with = settings.values(DenoiserModel, DenoiserTraining) | contents_of(train)
+    step = Step(run.denoiser, FILES["denoiser"], made_with)
+    if step.must_make():
+        model = Denoiser(train.class_names, settings.image_shape, settings)
+        history = fit_denoiser(
+            model,
+            train.images,
+            train.labels,
+            settings,
+            device=default_device(),
+            checkpoints=step.folder / "checkpoints",
+        )
+        model.save(step.folder)
+        write_csv(step.folder / "history.csv", history)
+        step.finish()
+    return Denoiser.load(step.folder, default_device())
+
+
+def committee(run: Run, settings: Settings, train: ImageSet, val: ImageSet) -> Committee:
+    """The run's committee, trained where it is not there yet: softmax heads, no outliers."""
+    run.claim(settings)
+    members = []
+    with lock(run.committee):  # notebooks that run side by side want the same committee
+        for seed in settings.committee_seeds:
+            member = settings.replaced(
+                # Settings of the detectors do not reach it.
+                **DetectorTraining(outliers="none", flip=settings.flip).model_dump(exclude={"precision"})
+                | dict(
+                    seed=seed,
+                    head="softmax",
+                    head_options={},
+                    backbone=settings.committee_backbone,
+                    epochs=settings.committee_epochs,
+                    learning_rate=settings.committee_learning_rate,
+                )
+            )
+            members.append(
+                trained_detector(run.committee / f"seed{seed}", member, train, f"committee, seed {seed}")
+            )
+    return Committee.of(tuple(members), train, val)
+
+
+def trained_detector(
+    folder: Path, settings: Settings, train: ImageSet, label: str, outliers: OutlierPool | None = None
+) -> Detector:
+    """The detector in this folder, trained where it is not there yet; its statistics are not fitted."""
+    made_with = settings.values(DetectorModel, DetectorTraining) | contents_of(train)
+    made_with["pool"] = None if outliers is None else outliers.fingerprint()
+    step = Step(folder, FILES["detector"], made_with)
+    if step.must_make():
+        network = Detector(train.class_names, settings.image_shape, *mean_and_std(train.images), settings)
+        history = fit_detector(
+            network,
+            train.images,
+            train.labels,
+            settings,
+            **({} if outliers is None else outliers.exposure),
+            virtual_outliers=SOURCES[settings.outliers].is_virtual,
+            device=default_device(),
+            label=label,
+            checkpoints=folder / "checkpoints",
+        )
+        network.save_network(folder)
+        write_csv(folder / "history.csv", history.assign(seed=settings.seed))
+        step.finish()
+    return Detector.load(folder, default_device())

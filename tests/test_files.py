@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from oodlib.files import atomic, fingerprint, read_csv, read_json, write_csv, write_json, write_new_json
+
+
+def test_atomic_writes_the_final_path(tmp_path):
+    with atomic(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_atomic_makes_the_folder(tmp_path):
+    with atomic(tmp_path / "x" / "y" / "a.txt") as part:
+        part.write_text("whole")
+    assert (tmp_path / "x" / "y" / "a.txt").is_file()
+
+
+def test_atomic_shows_nothing_at_the_final_path_while_writing(tmp_path):
+    with atomic(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        assert not (tmp_path / "a.txt").exists()
+
+
+def test_atomic_keeps_the_suffix(tmp_path):
+    with atomic(tmp_path / "pool.npz") as part:
+        assert part.suffix == ".npz"
+        part.touch()
+
+
+def test_atomic_leaves_nothing_after_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_leaves_no_part_after_success(tmp_path):
+    with atomic(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_atomic_replaces_what_was_there(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with atomic(tmp_path / "a.txt") as part:
+        part.write_text("new")
+        assert (tmp_path / "a.txt").read_text() == "old"
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_atomic_keeps_what_was_there_after_an_error(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(OSError, match="disk full"), atomic(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        raise OSError("disk full")
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_write_json_is_read_back(tmp_path):
+    write_json(tmp_path / "a.json", {"tpr": 0.95, "names": ["a"]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"tpr": 0.95, "names": ["a"]}
+
+
+def test_write_json_of_what_json_has_not_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"path": Path("x")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_csv_keeps_nine_digits(tmp_path):
+    write_csv(tmp_path / "a.csv", pd.DataFrame({"score": [1 / 3]}))
+    assert (tmp_path / "a.csv").read_text() == "score\n0.333333333\n"
+
+
+def test_json_is_written_and_read_as_utf_8(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "Käse"})
+    assert "Käse" in json.dumps(read_json(tmp_path / "a.json"), ensure_ascii=False)
+
+
+def test_of_several_writers_of_a_new_file_the_first_wins(tmp_path):
+    write_new_json(tmp_path / "a.json", {"preset": "digits"})
+    write_new_json(tmp_path / "a.json", {"preset": "cifar10"})
+    assert read_json(tmp_path / "a.json") == {"preset": "digits"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_fingerprint_of_equal_arrays_is_the_same():
+    assert fingerprint(np.arange(6)) == fingerprint(np.arange(12)[:6])
+
+
+def test_fingerprint_sees_one_changed_pixel():
+    images = np.zeros((4, 8, 8, 1), np.uint8)
+    before = fingerprint(images)
+    images[3, 7, 7] = 1
+    assert fingerprint(images) != before
+
+
+def test_fingerprint_does_not_depend_on_the_order_in_memory():
+    array = np.arange(6).reshape(2, 3)
+    assert fingerprint(np.asfortranarray(array)) == fingerprint(array)
+
+
+@pytest.mark.parametrize("name", ["NA", "001", "None", "nan", "null", "1e3", "True", 'häß, "lich"'])
+@pytest.mark.parametrize("column", ["set", "ood_set", "title", "predicted", "outliers", "classes"])
+def test_names_stay_as_they_were_written(tmp_path, column, name):
+    write_csv(tmp_path / "table.csv", pd.DataFrame({column: [name, name], "msp": [1, 2]}))
+    assert read_csv(tmp_path / "table.csv")[column].tolist() == [name, name]
+
+
+def test_numbers_are_numbers_and_empty_cells_are_missing(tmp_path):
+    table = pd.DataFrame(
+        {"predicted": ["7", None], "correct": [True, None], "cosine": [0.5, None], "seed": [0, 1]}
+    )
+    write_csv(tmp_path / "table.csv", table)
+    back = read_csv(tmp_path / "table.csv")
+    assert back.dtypes.astype(str).to_dict() == {
+        "predicted": "str",
+        "correct": "boolean",
+        "cosine": "float64",
+        "seed": "int64",
+    }
+    assert back.iloc[1].isna().tolist() == [True, True, True, False]
+    assert back["correct"].iloc[0]

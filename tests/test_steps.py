@@ -1,0 +1,252 @@
+"""The steps of a run: made once, and made again when anything that they depend on has changed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from oodlib import datasets, steps
+from oodlib.datasets.roles import EvaluationSet, Role
+from oodlib.detection import scores as score_registry
+from oodlib.errors import InputError
+from oodlib.files import read_csv, read_json
+from oodlib.images import ImageSet
+from oodlib.outliers import sources
+from oodlib.outliers.sources import SOURCES
+from oodlib.presets import make_settings
+from oodlib.runs import Run
+from oodlib.steps import pools
+from oodlib.steps.pools import early_denoiser
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DIGITS = {split: datasets.load("digits", split) for split in ("train", "val", "test")}
+
+
+def few(images: ImageSet, classes: int = 3, count: int = 60) -> ImageSet:
+    kept = np.flatnonzero(images.labels < classes)[:count]
+    return ImageSet(images.images[kept], images.labels[kept], images.class_names[:classes])
+
+
+TRAIN, VAL, TEST = (few(images) for images in DIGITS.values())
+SMALL = dict(
+    denoiser_steps=20,
+    denoiser_batch_size=8,
+    block_out_channels=(8, 16),
+    num_inference_steps=1,
+    outliers="label_mixup",
+    images_per_pair=2,
+    committee_epochs=1,
+    epochs=1,
+)
+
+
+def small(**values):
+    return make_settings(**{**SMALL, **values})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with a denoiser, a committee and a pool."""
+    run = Run(str(tmp_path_factory.mktemp("made") / "run"))
+    denoiser = steps.denoiser(run, small(), TRAIN)
+    committee = steps.committee(run, small(), TRAIN, VAL)
+    steps.pool(run, small(), TRAIN, committee, run)
+    return run, denoiser, committee
+
+
+def pool_is_kept(made, capsys, run=None, train=TRAIN, committee=None, **values) -> bool:
+    capsys.readouterr()
+    steps.pool(made[0], small(**values), train, committee or made[2], made[0])
+    return "pool.npz was made with these settings and is kept" in capsys.readouterr().out
+
+
+def test_a_pool_is_drawn_once(made, capsys):
+    assert pool_is_kept(made, capsys)
+
+
+@pytest.mark.parametrize(
+    "values", [{"seed": 1}, {"mix": "convex"}, {"num_inference_steps": 2}, {"images_per_pair": 3}]
+)
+def test_a_pool_of_other_settings_is_drawn_again(made, capsys, values):
+    assert not pool_is_kept(made, capsys, **values)
+    assert not pool_is_kept(made, capsys)  # as it was
+
+
+def test_a_pool_of_another_committee_is_drawn_again(made, capsys):
+    other = steps.committee(Run(f"{made[0].folder}-other/"), small(committee_epochs=9), TRAIN, VAL)
+    assert not pool_is_kept(made, capsys, committee=other)
+    assert not pool_is_kept(made, capsys)
+
+
+def test_settings_of_the_detectors_leave_committee_and_pool_alone(made, capsys):
+    committee = steps.committee(made[0], small(epochs=9, learning_rate=0.1), TRAIN, VAL)
+    assert pool_is_kept(made, capsys, committee=committee, epochs=9)
+
+
+def test_what_a_source_brings_counts_and_what_is_chosen_wins(made, monkeypatch):
+    drawn = {}
+    monkeypatch.setitem(
+        SOURCES, "mine", replace(SOURCES["weak_guidance"], draw=lambda index, denoiser, **s: drawn.update(s))
+    )
+    for values, expected in (({}, 0.5), ({"guidance_scale": 2.0}, 2.0)):
+        with pytest.raises(TypeError):  # it draws nothing
+            steps.pool(made[0], small(outliers="mine", **values), TRAIN, made[2], made[0])
+        assert drawn["guidance_scale"] == expected
+    assert small(outliers="weak_guidance").guidance_scale is None  # it leaks nowhere else
+
+
+def test_the_denoisers_classes_are_compared_with_those_of_the_images(made):
+    steps.check_classes(made[1], TRAIN)
+    with pytest.raises(InputError, match="train the denoiser again with notebook 1"):
+        steps.check_classes(made[1], TRAIN._replace(class_names=("0", "1", "two")))
+
+
+def test_a_renamed_class_is_told_before_a_pool_is_drawn(made):
+    renamed = TRAIN._replace(class_names=("zero", "1", "2"))
+    committee = steps.committee(
+        Run(f"{made[0].folder}-renamed/"), small(), renamed, VAL._replace(class_names=renamed.class_names)
+    )
+    with pytest.raises(InputError, match=r"the denoiser draws \['0', '1', '2'\], the images show \['zero'"):
+        steps.pool(made[0], small(), renamed, committee, made[0])
+
+
+def test_a_renamed_class_trains_denoiser_and_committee_again(tmp_path, capsys):
+    run, brief = Run(str(tmp_path / "run")), small(denoiser_steps=1)
+    renamed = TRAIN._replace(class_names=("zero", "1", "2"))
+    for images in (TRAIN, renamed):
+        denoiser = steps.denoiser(run, brief, images)
+        committee = steps.committee(run, brief, images, VAL._replace(class_names=images.class_names))
+    assert "is kept" not in capsys.readouterr().out
+    assert denoiser.class_names == committee.members[0].class_names == ("zero", "1", "2")
+
+
+def test_an_early_stopped_denoiser_is_trained_for_a_tenth_of_the_runs_own_steps(made, monkeypatch):
+    run, denoiser, _ = made
+    trained = []
+    monkeypatch.setattr(pools, "fit_denoiser", lambda *arguments, **_: trained.append(arguments[3]))
+    early = early_denoiser(denoiser, run, TRAIN)
+    assert trained[0].denoiser_steps == 2 and trained[0].denoiser_batch_size == 8
+    assert early.config == denoiser.config and early is not denoiser
+
+
+def test_a_source_that_needs_no_generator_needs_no_denoiser(made, tmp_path):
+    run = Run(str(tmp_path / "run"))
+    pool, _ = steps.pool(run, small(outliers="pixel_mixup"), TRAIN, made[2], run)
+    assert len(pool) == 6 and not run.denoiser.exists()
+
+
+@pytest.mark.parametrize("source", ["none", "vos"])
+def test_sources_without_images_have_no_pool(made, source):
+    with pytest.raises(InputError, match=f"outliers '{source}' need no pool; go on with notebook 3"):
+        steps.pool(made[0], small(outliers=source), TRAIN, made[2], made[0])
+    assert steps.outliers(made[0], small(outliers=source)) is None
+
+
+SETS = [
+    datasets.id_set(TEST),
+    EvaluationSet("far", "far", Role.FAR, 255 - TEST.images[:20], None, ()),
+]
+VALIDATION = [
+    datasets.id_set(VAL, "val"),
+    EvaluationSet("v", "v", Role.VALIDATION, 255 - VAL.images, None, ()),
+]
+
+
+@pytest.fixture
+def detected(tmp_path, capsys):
+    """A run with a detector that was trained, fitted and scored."""
+    run = Run(str(tmp_path / "run"))
+    detect(run)
+    return run
+
+
+def detect(run, sets=SETS, train=TRAIN, pool=None, **values):
+    chosen = small(**{"outliers": "none", **values})
+    detector = steps.detector(run, chosen, train, VAL, pool)
+    steps.score_detector(run, chosen, detector, sets, VALIDATION)
+    return detector
+
+
+def steps_made(run, capsys, monkeypatch, **options) -> set[str]:
+    """Which of a detector's steps are not kept."""
+    capsys.readouterr()
+    if options.pop("trains_nothing", False):
+        monkeypatch.setattr("oodlib.steps.training.fit_detector", lambda *_, **__: pytest.fail("it trains"))
+    detect(run, **options)
+    kept = capsys.readouterr().out
+    files = {"training": "detector.safetensors", "fitting": "scores.safetensors", "scoring": "scores.csv"}
+    return {step for step, file in files.items() if f"{file} was made with these settings" not in kept}
+
+
+def test_a_detector_is_made_once(detected, capsys, monkeypatch):
+    assert steps_made(detected, capsys, monkeypatch, trains_nothing=True) == set()
+
+
+def test_another_ood_set_is_scored_and_trains_and_fits_nothing(detected, capsys, monkeypatch):
+    more = [*SETS, EvaluationSet("near", "near", Role.NEAR, TEST.images[::-1].copy(), None, ())]
+    assert steps_made(detected, capsys, monkeypatch, sets=more, trains_nothing=True) == {"scoring"}
+    folder = detected.detector("arcface", "none", 0)
+    assert set(read_csv(folder / "metrics.csv")["ood_set"]) == {"far", "near"}
+
+
+def test_another_tpr_moves_the_thresholds_and_trains_nothing(detected, capsys, monkeypatch):
+    thresholds = read_json(detected.detector("arcface", "none", 0) / "scores.json")["thresholds"]
+    assert "training" not in steps_made(detected, capsys, monkeypatch, tpr=0.6, trains_nothing=True)
+    raised = read_json(detected.detector("arcface", "none", 0) / "scores.json")["thresholds"]
+    assert all(raised[name] > thresholds[name] for name in thresholds)
+
+
+def test_another_score_is_fitted_and_told_and_trains_nothing(detected, capsys, monkeypatch):
+    class Norm(score_registry.Score, name="norm"):
+        def forward(self, outputs):
+            return outputs.features.double().norm(dim=-1)
+
+    try:
+        made = steps_made(detected, capsys, monkeypatch, trains_nothing=True)
+    finally:
+        del score_registry.SCORES["norm"]
+    assert made == {"fitting", "scoring"}
+    assert "norm" in set(read_csv(detected.detector("arcface", "none", 0) / "metrics.csv")["score"])
+
+
+@pytest.mark.parametrize("values", [{"epochs": 9}, {"head_options": {"margin": 0.1}}, {"weight_decay": 0.0}])
+def test_other_training_settings_make_all_three_steps_again(detected, capsys, monkeypatch, values):
+    assert steps_made(detected, capsys, monkeypatch, **values) == {"training", "fitting", "scoring"}
+
+
+def test_another_pool_trains_again(detected, capsys, monkeypatch):
+    first, other = (sources.uniform_noise(TRAIN, range(8), seed=seed) for seed in (0, 1))
+    options = {"outliers": "uniform_noise"}
+    assert "training" in steps_made(detected, capsys, monkeypatch, pool=first, **options)
+    assert "training" not in steps_made(detected, capsys, monkeypatch, pool=first, **options)
+    assert "training" in steps_made(detected, capsys, monkeypatch, pool=other, **options)
+
+
+def test_a_missing_pool_is_told_with_the_notebook_that_draws_it(tmp_path):
+    with pytest.raises(
+        InputError,
+        match=r"settings\.json is not there; make it with notebook 02_label_mixup.*-p outliers label_mixup",
+    ):
+        steps.outliers(Run(str(tmp_path / "run")), small())
+
+
+def test_tables_say_what_scored(detected):
+    scores = read_csv(detected.detector("arcface", "none", 0) / "scores.csv")
+    assert scores[
+        ["preset", "head", "outliers", "seed", "own_score"]
+    ].drop_duplicates().to_numpy().tolist() == [["digits", "arcface", "none", 0, "cosine"]]
+    assert scores.groupby("set")["role"].first().to_dict() == {"id_test": "id", "far": "far"}
+
+
+def test_the_denoisers_own_scores_are_made_once_and_stand_among_the_detectors(made, capsys):
+    run, denoiser, _ = made
+    val = datasets.id_set(VAL, "val")
+    folder = steps.score_by_denoiser(run, small(images_per_set=5), denoiser, val, SETS)
+    assert set(read_csv(folder / "metrics.csv")["score"]) == {"reconstruction", "inpainting"}
+    assert len(read_csv(folder / "scores.csv")) == 10
+    capsys.readouterr()
+    steps.score_by_denoiser(run, small(images_per_set=5), denoiser, val, SETS)
+    assert "is kept" in capsys.readouterr().out
+    steps.score_by_denoiser(run, small(images_per_set=6), denoiser, val, SETS)
+    assert "is kept" not in capsys.readouterr().out
