@@ -20,8 +20,8 @@ from oodlib.errors import choice
 from oodlib.notebook import NOTEBOOKS
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
-from oodlib.runs import DENOISER, FILES, MARKS
-from oodlib.settings import STEPS
+from oodlib.runs import DENOISER, FILES, MARKS, Run
+from oodlib.settings import STEPS, Settings, own_fields
 
 min_version("9.0")
 
@@ -31,11 +31,19 @@ seeds = config.get("seeds")
 if isinstance(seeds, list):  # on the command line Snakemake reads the numbers of a list as text
     seeds = [int(seed) if str(seed).isdigit() else seed for seed in seeds]
 plan = {"preset": config.get("preset"), "profile": config.get("profile"), "run": config.get("run")}
-values = {name: value for step in STEPS for name, value in config.get(step, {}).items()}
-chosen = make_settings(**plan, heads=config.get("heads"), seeds=seeds, **values)
+values, of_heads = {}, set()
+for step in STEPS:
+    options = config.get(step, {})
+    if step == "detector_model":  # also options of the heads, which these check below
+        of_heads = set(options) - set(Settings.model_fields)
+    for name in options:
+        choice(step, name, sorted({*own_fields(step), *(of_heads if step == "detector_model" else ())}))
+    values |= options
+common = {name: value for name, value in values.items() if name not in of_heads}
+chosen = make_settings(**plan, heads=config.get("heads"), seeds=seeds, **common)
 for head in chosen.heads:
-    make_settings(**plan, head=head, **{name: value for name, value in values.items() if name != "head"})
-run = chosen.run if os.sep in chosen.run else os.path.join(os.environ.get("OODLIB_RUNS", "runs"), chosen.run)
+    make_settings(**plan, head=head, **values)
+run = str(Run(chosen.run).folder)
 outliers = config.get("outliers", ["none", chosen.outliers])
 if outliers == "all":
     outliers = list(SOURCES)
@@ -55,8 +63,7 @@ def parameters(notebook, of_job=lambda wildcards: {}):
     """What a rule depends on: papermill's parameters, the notebook's code and all that can be set in it."""
     names = NOTEBOOKS[notebook]
     fixed = {"preset": chosen.preset, "profile": chosen.profile, "run": os.path.join(run, "")}
-    of_heads = set(values) - set(type(chosen).model_fields) if "head" in names else set()
-    fixed |= {name: value for name, value in values.items() if name in names | of_heads}
+    fixed |= {n: value for n, value in values.items() if n in names or ("head" in names and n in of_heads)}
     return {
         "given": lambda wildcards: shlex.quote(json.dumps(fixed | of_job(wildcards))),
         "code": code(notebook),

@@ -101,5 +101,7 @@ def _in_words(schema: dict[str, Any]) -> str:
             return f"a number {low} to {schema['maximum']}"
         case "array":
             return "a list"
+        case "object":
+            return "values by name, such as {margin: 0.4}"
         case other:
             return f"a value of type {other}"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,18 +43,6 @@ def lock(path: Path) -> FileLock:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write `values` as JSON, atomically."""
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def write_new_json(path: Path, values: dict[str, Any]) -> None:
-    """Write `values` as JSON, atomically, unless the file is there: of several writers the first wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        with suppress(FileExistsError):
-            os.link(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:

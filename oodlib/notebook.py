@@ -10,7 +10,7 @@ from oodlib.checks import unknown
 from oodlib.errors import InputError
 from oodlib.presets import make_settings
 from oodlib.runs import Run
-from oodlib.settings import Experiment, Settings
+from oodlib.settings import Data, Experiment, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,10 +59,13 @@ def parameters(namespace: dict[str, Any], notebook: str) -> Settings:
     for name in sorted(names - allowed):
         raise InputError(f"{unknown(name, allowed)}; this notebook takes {', '.join(sorted(allowed))}")
     values = {name: namespace[name] for name in names if namespace.get(name) is not None}
-    chosen = make_settings(**values)
-    run = Run(chosen.run)
-    run.check({name: getattr(chosen, name) for name in values if name in Settings.model_fields})
-    return make_settings(**{**run.experiment(), **values})
+    name = (
+        values.get("run") or make_settings(**{n: values[n] for n in ("preset", "profile") if n in values}).run
+    )
+    run = Run(name)
+    of_data = Data(**{n: value for n, value in values.items() if n in Data.model_fields})
+    run.check(values | of_data.model_dump(include=set(values)))
+    return make_settings(**{**run.experiment(), **values, "run": name})
 
 
 def _head_options() -> set[str]:

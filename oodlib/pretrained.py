@@ -17,6 +17,7 @@ from oodlib.files import read_json, write_csv, write_json, write_text
 from oodlib.presets import make_settings
 from oodlib.reports.tables import score_table
 from oodlib.runs import MARKS, Run
+from oodlib.settings import Experiment
 
 FOLDER = Path(__file__).parent / "weights"
 SHIPPED_BANK_SIZE = 500  # training images for the score knn: all 866 would be a tenth of what ships
@@ -43,15 +44,15 @@ def shipped(preset: str) -> Run:
     return Run(str(folder))
 
 
-def find(preset: str, run: str) -> Run:
+def find(settings: Experiment) -> Run:
     """The run to take a trained denoiser from: the one named, or, until the preset's own run has one, what ships.
 
     Raises:
         InputError: There is none; the message names the notebook that trains one.
     """
-    own = Run(run)
-    if run == preset and not (own.denoiser / "settings.json").is_file():
-        return shipped(preset)
+    own = Run(settings.run, settings)
+    if settings.run == settings.preset and not (own.denoiser / "settings.json").is_file():
+        return shipped(settings.preset)
     own.require(own.denoiser / "settings.json", "01_train_ddpm")
     return own
 

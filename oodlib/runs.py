@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oodlib.errors import InputError
-from oodlib.files import atomic, place, read_csv, read_json, write_json, write_new_json
+from oodlib.files import atomic, lock, place, read_csv, read_json, write_json
 from oodlib.settings import OFF, Data, Experiment
 
 if TYPE_CHECKING:
@@ -82,11 +82,12 @@ class Run:
 
     Args:
         name: A name under `runs_folder()`, such as `digits`, or a path.
+        settings: What the run is to be of, for the commands that messages advise.
     """
 
-    def __init__(self, name: str):
-        self.name = name
-        is_path = os.sep in name or name in (".", "..")
+    def __init__(self, name: str, settings: Experiment | None = None):
+        self.name, self.settings = name, settings
+        is_path = "/" in name or os.sep in name or name in (".", "..")
         self.folder = Path(name).expanduser() if is_path else runs_folder() / name
         self.about = self.folder / "run.json"
         self.denoiser = self.folder / "denoiser"
@@ -113,8 +114,9 @@ class Run:
         """
         own = settings.values(Experiment, Data)
         del own["run"]
-        if not self.about.is_file():
-            write_new_json(self.about, own)
+        with lock(self.about):
+            if not self.about.is_file():
+                write_json(self.about, own)
         self.check(own)
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -133,6 +135,8 @@ class Run:
     def require(self, path: Path, notebook: str, **parameters: object) -> Path:
         """`path`, if it is there; else an error that names the notebook which makes it, with these parameters."""
         if not path.exists():
+            if self.settings and not self.about.is_file():
+                parameters = {"preset": self.settings.preset, "profile": self.settings.profile, **parameters}
             options = "".join(
                 f" -p {name} {value}" for name, value in {"run": self.name, **parameters}.items()
             )
@@ -166,7 +170,10 @@ class Run:
         for mark in sorted(self.detectors.glob(f"*/seed*/{MARKS[2]}")):
             marks = [path for name in MARKS if (path := mark.with_name(name)).is_file()]
             made = {name: value for path in marks for name, value in read_json(path)["settings"].items()}
-            made |= {f"set {key}": contents for key, contents in made.pop("sets", {}).items()}
+            sets = made.pop("sets", {})
+            made |= {f"set {key}": contents for key, contents in sets.items()}
+            if made.get("head") != DENOISER:  # which has no validation outliers
+                made["sets"] = sorted(sets)
             if "pool" in made:
                 made[f"pool ({made['outliers']})"] = made.pop("pool")
             for name in made.keys() - OF_ONE_DETECTOR:

@@ -135,7 +135,7 @@ class DenoiserModel(Shared):
         (), description="levels with attention beside the middle, from 0"
     )
     dropout: Dropout = Field(0.0, description="share of features that a residual block drops in training")
-    prediction_type: Literal["v_prediction", "epsilon"] = Field(
+    prediction_type: Annotated[str, _name_in("oodlib.diffusion.schedule:PREDICTION_TYPES")] = Field(
         "v_prediction", description="what the network predicts"
     )
 
@@ -155,7 +155,7 @@ class Sampling(Step):
     scheduler: SchedulerName = Field("unipc", description="diffusion solver")
     num_inference_steps: InferenceSteps = Field(8, description="its steps")
     guidance_scale: Guidance | None = Field(None, description="classifier-free guidance; 1 is off")
-    init: Literal["normal", "uniform"] = Field(
+    init: Annotated[str, _name_in("oodlib.diffusion.schedule:INITIAL_NOISES")] = Field(
         "normal", description="initial noise; uniform as the paper says"
     )
 
@@ -266,6 +266,12 @@ STEPS: Mapping[str, type[Step]] = {  # by the names that they have in a configur
 }
 
 
+def own_fields(step: str) -> list[str]:
+    """The settings of a group of a configuration: a step's own, without what several share and what a plan varies."""
+    others = {"outliers", "head", "head_options"} | (set() if step == "shared" else set(Shared.model_fields))
+    return [name for name in STEPS[step].model_fields if name not in others]
+
+
 class Settings(
     *(Experiment, Data, DenoiserModel, DenoiserTraining, Sampling, Pool, Committee),
     *(DetectorModel, DetectorTraining, Scoring, Comparison),
@@ -280,3 +286,8 @@ OFF: dict[str, Any] = Settings().values() | {
     for name, field in Settings.model_fields.items()
     if "off" in (field.json_schema_extra or {})
 }
+
+
+def as_made(step: type[Step], values: Mapping[str, Any]) -> Any:
+    """The settings that something was made with; those that its file lacks were off."""
+    return step(**{name: values.get(name, OFF[name]) for name in step.model_fields})

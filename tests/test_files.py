@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oodlib.files import atomic, fingerprint, read_csv, read_json, write_csv, write_json, write_new_json
+from oodlib.files import atomic, fingerprint, read_csv, read_json, write_csv, write_json
 
 
 def test_atomic_writes_the_final_path(tmp_path):
@@ -80,13 +80,6 @@ def test_write_csv_keeps_nine_digits(tmp_path):
 def test_json_is_written_and_read_as_utf_8(tmp_path):
     write_json(tmp_path / "a.json", {"name": "Käse"})
     assert "Käse" in json.dumps(read_json(tmp_path / "a.json"), ensure_ascii=False)
-
-
-def test_of_several_writers_of_a_new_file_the_first_wins(tmp_path):
-    write_new_json(tmp_path / "a.json", {"preset": "digits"})
-    write_new_json(tmp_path / "a.json", {"preset": "cifar10"})
-    assert read_json(tmp_path / "a.json") == {"preset": "digits"}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_fingerprint_of_equal_arrays_is_the_same():

@@ -108,3 +108,22 @@ def test_a_list_given_as_text_is_that_of_the_run(own):
         16,
         3,
     )
+
+
+def test_settings_are_checked_beside_those_of_the_runs_own_preset(own):
+    chosen = parameters(
+        injected(run=own, block_out_channels=[8, 8, 8, 8], attention_levels=[3]), "01_train_ddpm"
+    )
+    assert (chosen.preset, chosen.attention_levels, chosen.run) == ("cifar10", (3,), own)
+
+
+def test_a_profile_of_another_preset_is_told_to_be_another_runs(own):
+    with pytest.raises(InputError, match="profile = 'cpu', but .* was made with profile = 'smoke'"):
+        parameters(injected(run=own, profile="cpu"), "01_train_ddpm")
+
+
+def test_a_run_keeps_its_name_whatever_it_says_of_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path))
+    Run("digits").claim(make_settings(profile="smoke"))
+    chosen = parameters({"In": ["", PARAMETER_CELL], "preset": None}, "03_train_detector")
+    assert (chosen.run, chosen.profile) == ("digits", "smoke")

@@ -135,3 +135,16 @@ def test_checking_parameters_needs_no_heavy_import():
     code = "import sys, oodlib.presets; print({'torch', 'diffusers', 'sklearn', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_what_a_file_lacks_was_off_when_it_was_made(monkeypatch):
+    monkeypatch.setitem(module.OFF, "dropout", 0.5)
+    assert module.as_made(module.DenoiserModel, {"seed": 3}).dropout == 0.5
+    assert module.as_made(module.DenoiserModel, {"dropout": 0.1}).dropout == 0.1
+
+
+def test_a_group_of_a_configuration_has_the_steps_own_settings():
+    groups = [set(module.own_fields(step)) for step in module.STEPS]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    assert module.own_fields("shared") == ["seed", "flip", "precision"]
+    assert "head" not in set.union(*groups) and "mix" in module.own_fields("pool")

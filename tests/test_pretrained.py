@@ -19,7 +19,7 @@ from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
 from oodlib.reports.tables import score_table
 from oodlib.runs import MARKS, Run
-from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining
+from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Experiment
 from oodlib.steps.training import contents_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
@@ -151,7 +151,7 @@ def test_an_untouched_copy_is_accepted(copied):
     assert pretrained.shipped("digits").denoiser == copied / "denoiser"
 
 
-@pytest.mark.parametrize("ask", [pretrained.shipped, lambda preset: pretrained.find(preset, preset)])
+@pytest.mark.parametrize("ask", [pretrained.shipped, lambda preset: find(preset, preset)])
 def test_a_preset_without_models_is_told_what_makes_them(ask):
     with pytest.raises(InputError) as error:
         ask("cifar")
@@ -170,33 +170,37 @@ def runs_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def find(preset, run):
+    return pretrained.find(Experiment(preset=preset, run=run))
+
+
 def train_denoiser(folder):
     (folder / "denoiser").mkdir(parents=True)
     (folder / "denoiser" / "settings.json").touch()
 
 
 def test_without_a_run_of_ones_own_the_shipped_models_are_found(runs_folder):
-    assert pretrained.find("digits", "digits").folder == DIGITS
+    assert find("digits", "digits").folder == DIGITS
 
 
 def test_the_presets_own_run_goes_before_what_ships(runs_folder):
     train_denoiser(runs_folder / "digits")
-    assert pretrained.find("digits", "digits").folder == runs_folder / "digits"
+    assert find("digits", "digits").folder == runs_folder / "digits"
 
 
 def test_an_unfinished_run_does_not_go_before_what_ships(runs_folder):
     (runs_folder / "digits" / "denoiser").mkdir(parents=True)
-    assert pretrained.find("digits", "digits").folder == DIGITS
+    assert find("digits", "digits").folder == DIGITS
 
 
 def test_a_named_run_is_found(runs_folder):
     train_denoiser(runs_folder / "mine")
-    assert pretrained.find("digits", "mine").folder == runs_folder / "mine"
+    assert find("digits", "mine").folder == runs_folder / "mine"
 
 
 def test_a_named_run_without_a_denoiser_is_told_the_notebook(runs_folder):
     with pytest.raises(InputError, match=r"mine/denoiser/settings.json is not there; .* 01_train_ddpm"):
-        pretrained.find("digits", "mine")
+        find("digits", "mine")
 
 
 # They are what the present settings describe.

@@ -129,6 +129,8 @@ def finish_detector(run, head, seed, **settings):
     made_with = {"head": head, "outliers": "none", "images": "abc", "pool": None, "epochs": 20} | settings
     Step(folder, (), {"head": head, "outliers": "none"} | made_with).finish()
     sets = {"letters": "abf" if seed else "abg", "digits": "abh"}
+    if head == "softmax":
+        del sets["letters"]
     Step(folder, ("metrics.csv",), {"detector": f"{head} {seed}", "sets": sets}, MARKS[2]).finish()
 
 
@@ -148,6 +150,7 @@ def test_detectors_of_unequal_settings_are_told(run):
         "images": ["abc", "abd"],
         "pool (none)": [None, "abe"],
         "set letters": ["abg", "abf"],
+        "sets": [["digits", "letters"], ["digits"]],
     }
 
 
@@ -213,6 +216,20 @@ def test_whoever_comes_first_says_what_the_run_is_of(run):
 def test_the_command_for_missing_input_names_run_and_parameters(tmp_path):
     with pytest.raises(InputError, match=r"03\.ipynb out\.ipynb -p run mine -p head softmax$"):
         Run("mine").require(tmp_path / "nothing", "03", head="softmax")
+
+
+def test_the_command_for_a_run_that_is_not_there_names_preset_and_profile(tmp_path):
+    settings = make_settings(preset="cifar10", profile="cpu")
+    with pytest.raises(
+        InputError, match=r"-p run cifar10-cpu -p preset cifar10 -p profile cpu -p head softmax$"
+    ):
+        Run(settings.run, settings).require(tmp_path / "nothing", "03", head="softmax")
+
+
+def test_a_run_that_says_what_it_is_of_needs_no_preset_in_the_command(run, tmp_path):
+    run.claim(make_settings())
+    with pytest.raises(InputError, match=r"-p run .*digits$"):
+        Run(str(run.folder), make_settings()).require(tmp_path / "nothing", "03")
 
 
 def test_no_tables_are_an_error_that_names_the_notebook(run):

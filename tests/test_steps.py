@@ -14,7 +14,7 @@ from oodlib.images import ImageSet
 from oodlib.outliers import sources
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
-from oodlib.runs import Run
+from oodlib.runs import MARKS, Run
 from oodlib.steps import pools
 from oodlib.steps.pools import early_denoiser
 
@@ -140,7 +140,26 @@ def test_a_source_that_needs_no_generator_needs_no_denoiser(made, tmp_path):
 def test_sources_without_images_have_no_pool(made, source):
     with pytest.raises(InputError, match=f"outliers '{source}' need no pool; go on with notebook 3"):
         steps.pool(made[0], small(outliers=source), TRAIN, made[2], made[0])
-    assert steps.outliers(made[0], small(outliers=source)) is None
+    assert steps.outliers(made[0], small(outliers=source), TRAIN) is None
+
+
+def test_another_sampler_leaves_a_pool_alone_that_is_not_drawn(made, capsys):
+    assert not pool_is_kept(made, capsys, outliers="pixel_mixup")
+    assert pool_is_kept(made, capsys, outliers="pixel_mixup", scheduler="ddim", real_outliers="letters")
+
+
+def test_real_outliers_are_taken_again_when_the_images_have_changed(made, capsys, tmp_path):
+    options = dict(outliers="real", real_outliers=str(tmp_path / "real.npz"))
+    for images in (TRAIN.images[:20], 255 - TRAIN.images[:20]):
+        np.savez(tmp_path / "real.npz", images=images)
+        assert not pool_is_kept(made, capsys, **options)
+    assert pool_is_kept(made, capsys, **options)
+
+
+def test_a_pool_of_other_classes_is_refused_before_a_detector_is_trained(made):
+    assert len(steps.outliers(made[0], small(), TRAIN)) == 6
+    with pytest.raises(InputError, match="drawn for other training images or classes; draw it again"):
+        steps.outliers(made[0], small(), TRAIN._replace(class_names=("0", "1", "two")))
 
 
 SETS = [
@@ -215,6 +234,28 @@ def test_other_training_settings_make_all_three_steps_again(detected, capsys, mo
     assert steps_made(detected, capsys, monkeypatch, **values) == {"training", "fitting", "scoring"}
 
 
+def test_a_training_that_is_stopped_leaves_no_mark_of_the_detector_before(detected, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("oodlib.steps.training.fit_detector", stop)
+    with pytest.raises(KeyboardInterrupt):
+        detect(detected, epochs=9)
+    assert [mark for mark in MARKS if (detected.detector("arcface", "none", 0) / mark).exists()] == []
+
+
+def test_a_renamed_class_stands_in_the_tables(detected, monkeypatch):
+    names = ("zero", "one", "two")
+    sets = [SETS[0]._replace(class_names=names), SETS[1]]
+    detect(detected, train=TRAIN._replace(class_names=names), sets=sets)
+    table = read_csv(detected.detector("arcface", "none", 0) / "scores.csv")
+    assert set(table["predicted"]) <= set(names) and table["correct"].any()
+
+
+def test_what_a_detector_without_outliers_does_not_take_trains_nothing(detected, capsys, monkeypatch):
+    assert steps_made(detected, capsys, monkeypatch, outlier_weight=0.1, trains_nothing=True) == set()
+
+
 def test_another_pool_trains_again(detected, capsys, monkeypatch):
     first, other = (sources.uniform_noise(TRAIN, range(8), seed=seed) for seed in (0, 1))
     options = {"outliers": "uniform_noise"}
@@ -228,7 +269,7 @@ def test_a_missing_pool_is_told_with_the_notebook_that_draws_it(tmp_path):
         InputError,
         match=r"settings\.json is not there; make it with notebook 02_label_mixup.*-p outliers label_mixup",
     ):
-        steps.outliers(Run(str(tmp_path / "run")), small())
+        steps.outliers(Run(str(tmp_path / "run")), small(), TRAIN)
 
 
 def test_tables_say_what_scored(detected):

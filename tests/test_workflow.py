@@ -169,6 +169,25 @@ def test_an_unknown_configuration_key_is_refused(tmp_path):
     assert done.returncode != 0 and "configuration 'head' is not known" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"denoiser_training": {"epochs": 3}}, "denoiser_training 'epochs' is not known"),
+        ({"detector_training": {"seed": 1}}, "detector_training 'seed' is not known"),
+        ({"detector_model": {"head": "softmax"}}, "detector_model 'head' is not known"),
+        ({"heads": ["softmax"], "detector_model": {"margin": 0.3}}, "softmax has no margin"),
+    ],
+)
+def test_a_setting_in_a_group_that_has_no_such_is_refused(tmp_path, config, message):
+    done = Workflow(tmp_path)("--dry-run", config=config)
+    assert done.returncode != 0 and message in done.stdout + done.stderr
+
+
+def test_a_head_of_the_plan_may_have_options_that_others_lack(tmp_path):
+    config = {"heads": ["adacos"], "outliers": ["none"], "detector_model": {"dynamic": True}}
+    assert jobs(Workflow(tmp_path)("--dry-run", config=config).stdout)["train_detector"] == 1
+
+
 def test_the_digits_preset_plans_twelve_detector_rows(tmp_path):
     assert len(make_settings().heads) == 6
     planned = jobs(Workflow(tmp_path)("--dry-run", config={}).stdout)

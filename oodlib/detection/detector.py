@@ -15,7 +15,7 @@ from oodlib.device import autocast, evaluating, images_at_once
 from oodlib.errors import InputError, choice
 from oodlib.images import uint8_tensor
 from oodlib.seeds import initial_weights
-from oodlib.settings import DetectorModel
+from oodlib.settings import DetectorModel, as_made
 from oodlib.training import fingerprint_weights
 
 UNFITTED = "this detector has no threshold yet; call fit_scores after training it"
@@ -260,7 +260,7 @@ class Detector(nn.Module):
                 raise InputError(f"the detector in {folder} was made of a {module}; give it as backbone")
             if module is None:
                 images = [config.pop(name) for name in ("class_names", "image_shape", "mean", "std")]
-                detector = cls(*images, DetectorModel(**config))
+                detector = cls(*images, as_made(DetectorModel, config))
             else:
                 detector = cls._around(backbone, tensors["head.weight"].shape[1], **config)
             detector.load_state_dict(tensors, strict=module is None)

@@ -17,7 +17,7 @@ from oodlib.diffusion.schedule import noise_schedule
 from oodlib.errors import InputError, choice
 from oodlib.files import atomic, read_json, write_json
 from oodlib.seeds import initial_weights
-from oodlib.settings import DenoiserModel
+from oodlib.settings import DenoiserModel, as_made
 
 
 class Denoiser(nn.Module):
@@ -119,6 +119,6 @@ class Denoiser(nn.Module):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} holds no {name}; train one with notebook 01_train_ddpm")
         config = read_json(folder / "denoiser.json")
-        denoiser = cls(config.pop("class_names"), config.pop("image_shape"), DenoiserModel(**config))
+        denoiser = cls(config.pop("class_names"), config.pop("image_shape"), as_made(DenoiserModel, config))
         denoiser.load_state_dict(load_file(folder / "denoiser.safetensors"))
         return denoiser.to(device).eval()

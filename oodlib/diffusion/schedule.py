@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # it takes seconds to import
     from diffusers import DDPMScheduler, SchedulerMixin
 
 PREDICTION_TYPES = ("v_prediction", "epsilon")
+INITIAL_NOISES = ("normal", "uniform")
 SCHEDULERS = {
     "ddpm": "DDPMScheduler",
     "ddim": "DDIMScheduler",
@@ -47,7 +48,7 @@ def make_scheduler(schedule: "DDPMScheduler", name: str) -> "SchedulerMixin":
 def initial_noise(shape: tuple[int, ...], random: Sequence[torch.Generator], init: str = "normal") -> Tensor:
     """One noise image of `shape` from each generator: `normal`, the DDPM's prior, or `uniform` on
     [-sqrt(3), sqrt(3)], which has unit variance too and is how the paper words it."""
-    choice("initial noise", init, ("normal", "uniform"))
+    choice("initial noise", init, INITIAL_NOISES)
     if init == "normal":
         return torch.stack([torch.randn(shape, generator=g) for g in random])
     return torch.stack([(2 * torch.rand(shape, generator=g) - 1) * math.sqrt(3) for g in random])

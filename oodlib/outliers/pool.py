@@ -28,7 +28,7 @@ class OutlierPool:
 
     @property
     def exposure(self) -> dict[str, Any]:
-        """The arguments of `training.fit_detector`."""
+        """The arguments of `detection.train.fit_detector`."""
         return dict(
             outliers=self.images, outlier_targets=self.targets, outlier_loss_weights=self.loss_weights
         )
@@ -42,7 +42,7 @@ class OutlierPool:
         return OutlierPool(*(None if v is None else v[chosen] for v in vars(self).values()))
 
     def save(self, path: Path) -> None:
-        """Write as `.npz`, atomically; `data.load` reads its images too."""
+        """Write as `.npz`, atomically; `datasets.load` reads its images too."""
         with atomic(path) as part:
             np.savez_compressed(part, **{name: v for name, v in vars(self).items() if v is not None})
 

@@ -134,8 +134,11 @@ class Source:
     """Its own values of settings that are None unless they are chosen."""
 
     @property
-    def needs_denoiser(self) -> bool:
-        return not {"denoiser", "early_denoiser"}.isdisjoint(inspect.signature(self.draw).parameters)
+    def takes(self) -> set[str]:
+        """Names of the settings and resources that it takes."""
+        parameters = inspect.signature(self.draw).parameters
+        takes_sampling = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        return set(parameters) | ({"seed", *Sampling.model_fields} if takes_sampling else set())
 
 
 SOURCES: dict[str, Source] = {
@@ -166,10 +169,6 @@ def bind(source: Source, settings: Mapping[str, Any], resources: Mapping[str, Ca
         settings: Values by name; those that it does not take are left out.
         resources: Functions that get what is no setting, such as the denoiser; only those that it takes are called.
     """
-    parameters = inspect.signature(source.draw).parameters
-    names = set(parameters)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        names |= {"seed", *Sampling.model_fields}
-    arguments = {name: value for name, value in settings.items() if name in names}
-    arguments |= {name: make() for name, make in resources.items() if name in names}
+    arguments = {name: value for name, value in settings.items() if name in source.takes}
+    arguments |= {name: make() for name, make in resources.items() if name in source.takes}
     return lambda index: source.draw(index=index, **arguments)

@@ -5,19 +5,19 @@ import math
 import pandas as pd
 
 from oodlib import datasets
-from oodlib.checks import options
+from oodlib.checks import options as keyword_options
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
 from oodlib.errors import InputError
-from oodlib.files import read_csv, read_json, write_csv
+from oodlib.files import fingerprint, read_csv, read_json, write_csv
 from oodlib.images import ImageSet
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.filters import fill
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES, bind
 from oodlib.runs import FILES, MARKS, Run, Step
-from oodlib.settings import DenoiserTraining, Pool, Sampling, Settings
+from oodlib.settings import DenoiserTraining, Pool, Sampling, Settings, as_made
 from oodlib.steps.training import contents_of
 from oodlib.training import fingerprint_weights
 
@@ -38,28 +38,32 @@ def pool(
     source = SOURCES[settings.outliers]
     if source.draw is None:
         raise InputError(f"outliers {settings.outliers!r} need no pool; go on with notebook 3")
-    denoiser = Denoiser.load(models.denoiser, default_device()) if source.needs_denoiser else None
-    if denoiser is not None:
+    denoiser = real_images = None
+    if source.takes & {"denoiser", "early_denoiser"}:
+        denoiser = Denoiser.load(models.denoiser, default_device())
         check_classes(denoiser, train)
+    if "real_images" in source.takes:
+        real_images = datasets.load(settings.real_outliers, "all", image_shape=settings.image_shape).images
     run.claim(settings)
     # What the source brings stands between the defaults and what was chosen; None leaves it to `fill` and the source.
-    made_with = {**settings.values(Pool, Sampling), **source.settings, **settings.chosen(Pool, Sampling)}
-    made_with["seed"] = settings.seed
-    chosen = {name: value for name, value in made_with.items() if value is not None}
-    made_with |= contents_of(train) | {"committee": committee.fingerprint()}
+    options = {**settings.values(Pool, Sampling), **source.settings, **settings.chosen(Pool, Sampling)}
+    options["seed"] = settings.seed
+    names = source.takes | set(keyword_options(fill)) | {"outliers", "images_per_pair"}
+    options = {name: value for name, value in options.items() if name in names}
+    made_with = options | contents_of(train) | {"committee": committee.fingerprint()}
     made_with["denoiser"] = None if denoiser is None else fingerprint_weights(denoiser)
+    made_with["real_images"] = None if real_images is None else fingerprint(real_images)
     step = Step(run.outliers / settings.outliers, FILES["pool"], made_with)
     if step.must_make():
+        chosen = {name: value for name, value in options.items() if value is not None}
         resources = {
             "denoiser": lambda: denoiser,
             "early_denoiser": lambda: early_denoiser(denoiser, models, train),
             "train": lambda: train,
-            "real_images": lambda: (
-                datasets.load(settings.real_outliers, "all", image_shape=settings.image_shape).images
-            ),
+            "real_images": lambda: real_images,
         }
         count = settings.images_per_pair * math.comb(len(train.class_names), 2)
-        filters = {name: chosen[name] for name in options(fill) if name in chosen}
+        filters = {name: chosen[name] for name in keyword_options(fill) if name in chosen}
         outliers, table = fill(bind(source, chosen, resources), count, committee, **filters)
         outliers.save(step.folder / "pool.npz")
         write_csv(step.folder / "purity.csv", table)
@@ -79,23 +83,28 @@ def check_classes(denoiser: Denoiser, images: ImageSet) -> None:
 def early_denoiser(denoiser: Denoiser, models: Run, train: ImageSet) -> Denoiser:
     """A denoiser like this one, trained for a tenth of its steps."""
     made_with = read_json(models.denoiser / MARKS[0])["settings"]
-    training = DenoiserTraining(**{n: made_with[n] for n in DenoiserTraining.model_fields if n in made_with})
-    training = training.replaced(
-        denoiser_steps=max(1, round(EARLY_STOP_FRACTION * training.denoiser_steps)), compile=False
-    )
+    training = as_made(DenoiserTraining, made_with)
+    steps = max(1, round(EARLY_STOP_FRACTION * training.denoiser_steps))
+    training = training.replaced(denoiser_steps=steps, compile=False)
     early = Denoiser(denoiser.class_names, denoiser.image_shape, denoiser.settings)
     fit_denoiser(early, train.images, train.labels, training, device=default_device())
     return early
 
 
-def outliers(run: Run, settings: Settings) -> OutlierPool | None:
+def outliers(run: Run, settings: Settings, train: ImageSet) -> OutlierPool | None:
     """The pool that the detector is to learn from; None where its source has no images.
 
     Raises:
-        InputError: It is not there; the message names the notebook that draws it.
+        InputError: It is not there, or was drawn for other training images; the message names the notebook.
     """
     if SOURCES[settings.outliers].draw is None:
         return None
     folder = run.outliers / settings.outliers
     run.require(folder / MARKS[0], "02_label_mixup", outliers=settings.outliers)
+    made_with = read_json(folder / MARKS[0])["settings"]
+    if any(made_with.get(name) != value for name, value in contents_of(train).items()):
+        raise InputError(
+            f"the pool in {folder} was drawn for other training images or classes; draw it again with notebook "
+            "02_label_mixup"
+        )
     return OutlierPool.load(folder / "pool.npz")

@@ -56,7 +56,8 @@ def score_detector(
     """
     folder = run.detector(settings.head, settings.outliers, settings.seed)
     made_with = {"scores": list(detector.thresholds), "statistics": fingerprint_weights(detector.scores)}
-    made_with |= {"detector": detector.network_fingerprint()} | contents_of_sets(*sets, *validation)
+    made_with |= {"detector": detector.network_fingerprint(), "class_names": list(detector.class_names)}
+    made_with |= contents_of_sets(*sets, *validation)
     step = Step(folder, FILES["tables"], made_with, MARKS[2])
     if step.must_make():
         about = about_detector(settings, settings.head, detector.head.default_score)
@@ -107,14 +108,8 @@ def score_by_denoiser(
 
 def contents_of_sets(*sets: EvaluationSet) -> dict[str, Any]:
     """What a step that scores these sets is compared by."""
-    return {
-        "sets": {
-            s.key: fingerprint(
-                s.images, *(() if s.labels is None else (s.labels,)), np.array([s.title, s.role])
-            )
-            for s in sets
-        }
-    }
+    arrays = {s.key: (s.images, s.labels, np.array([s.title, s.role, *s.class_names])) for s in sets}
+    return {"sets": {key: fingerprint(*(a for a in of if a is not None)) for key, of in arrays.items()}}
 
 
 def about_detector(settings: Settings, head: str, own_score: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from oodlib.images import ImageSet, mean_and_std
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES
-from oodlib.runs import FILES, Run, Step
+from oodlib.runs import FILES, MARKS, Run, Step
 from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings
 
 
@@ -74,8 +74,13 @@ def trained_detector(
     """The detector in this folder, trained where it is not there yet; its statistics are not fitted."""
     made_with = settings.values(DetectorModel, DetectorTraining) | contents_of(train)
     made_with["pool"] = None if outliers is None else outliers.fingerprint()
+    is_virtual = SOURCES[settings.outliers].is_virtual
+    if outliers is None and not is_virtual:
+        del made_with["outlier_weight"], made_with["outlier_batch_size"]
     step = Step(folder, FILES["detector"], made_with)
     if step.must_make():
+        for mark in MARKS[1:]:  # what was fitted to another network and scored by it counts no more
+            (folder / mark).unlink(missing_ok=True)
         network = Detector(train.class_names, settings.image_shape, *mean_and_std(train.images), settings)
         history = fit_detector(
             network,
@@ -83,7 +88,7 @@ def trained_detector(
             train.labels,
             settings,
             **({} if outliers is None else outliers.exposure),
-            virtual_outliers=SOURCES[settings.outliers].is_virtual,
+            virtual_outliers=is_virtual,
             device=default_device(),
             label=label,
             checkpoints=folder / "checkpoints",
