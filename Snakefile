@@ -16,7 +16,7 @@ import shlex
 
 from snakemake.utils import min_version
 
-from oodlib.errors import choice
+from oodlib.errors import InputError, choice
 from oodlib.notebook import NOTEBOOKS
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
@@ -27,6 +27,9 @@ min_version("9.0")
 
 for key in config:
     choice("configuration", key, ("preset", "profile", "run", "heads", "outliers", "seeds", *STEPS))
+for key in ("heads", "outliers"):  # one text where a list is wanted is a list of one
+    if isinstance(config.get(key), str) and config[key] != "all" and not config[key].startswith("["):
+        config[key] = [config[key]]
 seeds = config.get("seeds")
 if isinstance(seeds, list):  # on the command line Snakemake reads the numbers of a list as text
     seeds = [int(seed) if str(seed).isdigit() else seed for seed in seeds]
@@ -44,6 +47,8 @@ chosen = make_settings(**plan, heads=config.get("heads"), seeds=seeds, **common)
 for head in chosen.heads:
     make_settings(**plan, head=head, **values)
 run = str(Run(chosen.run).folder)
+if set(run) & set("{}"):
+    raise InputError(f"run = {chosen.run!r}; braces have a meaning of their own in Snakemake, choose a name without")
 outliers = config.get("outliers", ["none", chosen.outliers])
 if outliers == "all":
     outliers = list(SOURCES)
@@ -117,8 +122,8 @@ rule all:
 # goes to a log, whose end is shown on failure.
 rule notebook:
     shell:
-        "papermill {input[0]} {log.notebook} -y {params.given} --no-progress-bar --stdout-file >(cat) 2> {log.stderr} "
-        "|| {{ tail -n 4 {log.stderr} >&2; exit 1; }}"
+        "papermill {input[0]} {log.notebook:q} -y {params.given} --no-progress-bar --stdout-file >(cat) "
+        "2> {log.stderr:q} || {{ tail -n 4 {log.stderr:q} >&2; exit 1; }}"
 
 
 use rule notebook as train_ddpm with:

@@ -5,7 +5,6 @@ tensor.
 """
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -115,8 +114,6 @@ def write(path: Path, step: int, settings: dict[str, Any], state: dict[str, Any]
     about = {"step": step, "settings": settings, "state": without_tensors(state, tensors)}
     with atomic(path) as part:
         save_file(tensors, part, {"about": json.dumps(about)})
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -23,15 +23,33 @@ NAME_COLUMNS = (
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to it when the block ends without an error."""
+    """Yield a temporary path beside `path`, renamed to it when the block ends without an error.
+
+    The file is on the disk before it has its name, and others may read it as the umask says, whoever wrote it.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)  # safetensors makes files that their owner alone can read
+        _sync(part, os.O_RDWR)
         os.replace(part, path)
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            _sync(path.parent, os.O_RDONLY)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(path: Path, flags: int) -> None:
+    """Have the disk hold what was written; else a power cut could leave a new name on an empty file."""
+    number = os.open(path, flags)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def lock(path: Path) -> FileLock:

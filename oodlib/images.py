@@ -50,8 +50,10 @@ def signed_to_uint8(images: "torch.Tensor") -> np.ndarray:
 
 
 def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture of any size, centre-cropped and scaled to `image_shape` and turned grey or RGB; uint8."""
+    """A picture of any size, turned upright as its EXIF orientation says, centre-cropped and scaled to `image_shape`,
+    and turned grey or RGB; uint8."""
     height, width, channels = image_shape
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16"):  # which Pillow would clip to 255, not scale
         picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
     picture = picture.convert("L" if channels == 1 else "RGB")
@@ -151,13 +153,14 @@ def from_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
     return ImageSet(images, labels, class_names)
 
 
-def from_npz(path: Path) -> ImageSet:
-    """`images`, uint8, N x H x W or N x H x W x C, and `labels`, integers from 0, where the file has them."""
+def from_npz(path: Path, with_labels: bool = True) -> ImageSet:
+    """`images`, uint8, N x H x W or N x H x W x C, and, if wanted and there, `labels`, integers from 0."""
     try:
         with np.load(path) as file:
             if "images" not in file:
                 raise InputError(f"{path} holds {', '.join(file)}; it needs an array called images")
-            images, labels = file["images"], file["labels"] if "labels" in file else None
+            images = file["images"]
+            labels = file["labels"] if with_labels and "labels" in file else None
     except InputError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -172,18 +175,21 @@ def from_npz(path: Path) -> ImageSet:
         return ImageSet(images, None, ())
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise InputError(f"labels in {path} must be {len(images)} integers from 0, one for each image")
-    missing = sorted(set(range(labels.max() + 1)) - set(labels.tolist()))
-    if missing:
+    classes = np.unique(labels).tolist()  # in Python, where no label is too large
+    if classes[-1] >= len(classes):
+        missing = [c for c in range(min(classes[-1], len(classes) + 5)) if c not in classes]
         raise InputError(f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps")
-    return ImageSet(images, labels.astype(np.int64), tuple(str(c) for c in range(labels.max() + 1)))
+    return ImageSet(images, labels.astype(np.int64), tuple(map(str, classes)))
 
 
 def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of uint8 images (N, H, W, C), in [0, 1]."""
+    """Mean and standard deviation of each channel of uint8 images (N, H, W, C), in [0, 1]; of a channel that is all but
+    constant the deviation is one grey level, as images are divided by it."""
     counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
     share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
     mean = share @ value
-    return mean.tolist(), np.sqrt(share @ value**2 - mean**2).tolist()
+    std = np.sqrt((share @ value**2 - mean**2).clip(0))
+    return mean.tolist(), std.clip(1 / 255).tolist()
 
 
 def split_of(source: str, whole: ImageSet, split: str, ends: tuple[float, float] = (0.6, 0.75)) -> ImageSet:

@@ -60,5 +60,5 @@ def test_only_options_that_were_given_are_returned():
 
 
 def test_an_option_that_the_function_does_not_have_is_told():
-    with pytest.raises(InputError, match="parameter 'rat' is not known .did you mean 'rate'"):
+    with pytest.raises(InputError, match=r"parameter 'rat' is not known .did you mean 'rate'"):
         checked_options(function, {"rat": 2})

@@ -652,3 +652,11 @@ def test_a_backbone_for_a_detector_that_makes_its_own_is_refused_on_one_line(tmp
 def test_a_linear_layer_that_does_not_fit_is_refused(linear, told):
     with pytest.raises(InputError, match=told):
         wrap(own_network()[0], linear)
+
+
+def test_a_score_that_is_nan_is_never_accepted_as_id(fitted, monkeypatch):
+    def classify(images):
+        return np.full((2, 8), 1 / 8), {"cosine": np.array([np.nan, 1.0])}
+
+    monkeypatch.setattr(fitted, "classify", classify)
+    assert fitted.predict(TEST.images[:2]).is_ood.tolist() == [True, False]

@@ -1,9 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from oodlib.files import atomic, fingerprint, read_csv, read_json, write_csv, write_json
 
@@ -59,6 +62,21 @@ def test_atomic_keeps_what_was_there_after_an_error(tmp_path):
         part.write_text("half")
         raise OSError("disk full")
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_others_may_read_a_file_as_the_umask_says_whatever_wrote_it(tmp_path):
+    with atomic(tmp_path / "a.safetensors") as part:
+        save_file({"a": torch.zeros(2)}, part)
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(sorted(p.name for p in tmp_path.iterdir())))
+    with atomic(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    assert synced == [[part.name], ["a.txt"]]
 
 
 def test_write_json_is_read_back(tmp_path):

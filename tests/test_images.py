@@ -12,6 +12,8 @@ from oodlib.errors import InputError
 from oodlib.images import (
     fit_picture,
     from_folder,
+    from_npz,
+    mean_and_std,
     open_picture,
     read_picture,
     signed_to_uint8,
@@ -105,3 +107,58 @@ def test_the_door_is_imported_without_torch():
     code = "import sys, oodlib.images; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright_as_its_file_says(tmp_path, orientation):
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8))
+    turns = [
+        None,
+        None,
+        "FLIP_LEFT_RIGHT",
+        "ROTATE_180",
+        "FLIP_TOP_BOTTOM",
+        "TRANSPOSE",
+        "ROTATE_90",
+        "TRANSVERSE",
+    ]
+    turn = [*turns, "ROTATE_270"][orientation]
+    stored = upright if turn is None else upright.transpose(Image.Transpose[turn])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    expected = np.asarray(upright)[..., None]
+    assert np.array_equal(read_picture(tmp_path / "a.png", (8, 8, 1)), expected)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert np.array_equal(uint8_tensor(picture, (8, 8, 1))[0, 0].numpy(), expected[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 1, 255, 255], np.uint8), r"skip \[2, 3, 4, 5, 6\]"),
+        (np.array([0, 2, 3, 3], np.int8), r"skip \[1\]"),
+        (np.array([0, 1, 1, 9_999_999_999]), r"skip \[2, 3, 4, 5, 6\]"),
+        (np.array([0, 1, 1, 2**64 - 1], np.uint64), r"skip \[2, 3, 4, 5, 6\]"),
+        (np.array([0, 1, 1, -1], np.int8), "must be 4 integers from 0"),
+    ],
+)
+def test_labels_with_gaps_are_told_whatever_their_type_and_size(tmp_path, labels, message):
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=labels)
+    with pytest.raises(InputError, match=message):
+        from_npz(tmp_path / "a.npz")
+
+
+def test_256_classes_fit_into_labels_of_a_byte(tmp_path):
+    labels = np.arange(256).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", images=np.zeros((256, 8, 8), np.uint8), labels=labels)
+    image_set = from_npz(tmp_path / "a.npz")
+    assert image_set.labels.dtype == np.int64 and len(image_set.class_names) == 256
+
+
+def test_a_constant_channel_deviates_by_one_grey_level():
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+    images[..., 1] = 7
+    mean, std = mean_and_std(images)
+    assert mean[1] == pytest.approx(7 / 255) and std[1] == 1 / 255
+    assert std[0] == pytest.approx((images[..., 0] / 255).std())

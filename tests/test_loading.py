@@ -513,3 +513,11 @@ def test_a_path_is_taken_from_beside_the_snakefile_too(class_folder, tmp_path, m
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert len(load("light", "all").images) == 20
+
+
+def test_labels_of_an_ood_set_are_not_looked_at(tmp_path):
+    np.savez(
+        tmp_path / "some.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.array([5, 7, 255], np.uint8)
+    )
+    (some,) = load_ood([str(tmp_path / "some.npz")])
+    assert some.labels is None and len(some.images) == 3

@@ -97,7 +97,7 @@ def test_what_the_run_says_of_itself_takes_the_place_of_the_presets_values(own):
     "values", [{"preset": "digits"}, {"profile": "full"}, {"id_data": "others"}, {"image_shape": [32, 32, 3]}]
 )
 def test_what_is_not_of_the_run_is_refused(own, values):
-    (name, value), *_ = values.items()
+    name = next(iter(values))
     with pytest.raises(InputError, match=f"{name} = .* was made with {name} = .*; choose another run"):
         parameters(injected(run=own, **values), "03_train_detector")
 
@@ -118,7 +118,7 @@ def test_settings_are_checked_beside_those_of_the_runs_own_preset(own):
 
 
 def test_a_profile_of_another_preset_is_told_to_be_another_runs(own):
-    with pytest.raises(InputError, match="profile = 'cpu', but .* was made with profile = 'smoke'"):
+    with pytest.raises(InputError, match=r"profile = 'cpu', but .* was made with profile = 'smoke'"):
         parameters(injected(run=own, profile="cpu"), "01_train_ddpm")
 
 

@@ -177,3 +177,10 @@ def test_shares_are_drawn_in_percent():
     figure = plots.share_lines(table, "title", x="weight", y="in_between", hue="mix", xlabel="weight")
     assert figure.axes[0].lines[0].get_ydata().tolist() == [50, 100]
     assert rendered(plots.pair_heatmap(pd.DataFrame(np.eye(3)), "title"))
+
+
+def test_names_are_written_as_they_are():
+    images = np.zeros((1, 2, 8, 8, 1), np.uint8)
+    figure = plots.image_grid(images, "of Ba$$in", row_titles=["$x^2$"], column_titles=["a$", "$\\frac$"])
+    figure.savefig(io.BytesIO(), format="png")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["$x^2$"]

@@ -456,3 +456,10 @@ def test_importing_the_sets_imports_nothing_heavy():
     program = f"import sys, oodlib.datasets; print(*(set({heavy.split()}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_published_set_with_some_of_its_classes_is_an_ood_set_all_the_same(folder, sizes):
+    sizes("cifar10", train=0, test=20)
+    np.savez(folder / "cifar10-test.npz", images=noise(20), labels=np.full(20, 3))
+    (images,) = load_ood(["cifar10"], RGB)
+    assert len(images.images) == 20

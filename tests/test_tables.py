@@ -170,3 +170,8 @@ def test_markdown_calls_heads_sources_and_columns_by_their_names():
         "|head|outliers|OODset|accuracy|",
         "|ArcFace|nooutliers|my_set|99.0|",
     ]
+
+
+def test_a_bar_in_a_name_ends_no_cell_of_markdown():
+    text = tables.markdown(pd.DataFrame({"head": ["softmax"], "predicted": ["a|b"]}))
+    assert r"a\|b" in text and all(line.replace(r"\|", "").count("|") == 3 for line in text.splitlines())

@@ -146,6 +146,23 @@ def test_a_failing_notebook_shows_its_error_and_leaves_no_result(tmp_path):
     assert (workflow.run / "notebooks" / "03_train_detector-arcface-none.ipynb").is_file()
 
 
+def test_a_run_folder_may_have_any_name_but_braces(tmp_path):
+    workflow, name = Workflow(tmp_path), "my run's $(touch oops)"
+    config = {
+        "run": name,
+        "heads": "softmax",
+        "outliers": "none",
+        "seeds": [0],
+        "detector_training": {"epochs": 1},
+    }
+    done = workflow("--until", "train_detector", config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs" / name / "detectors/softmax-none/seed0/metrics.csv").is_file()
+    assert not list(tmp_path.rglob("oops"))
+    refused = workflow("--dry-run", config=config | {"run": "my{x}"})
+    assert refused.returncode != 0 and "choose a name without" in refused.stdout + refused.stderr
+
+
 def test_an_unknown_head_is_refused_before_anything_runs(tmp_path):
     done = Workflow(tmp_path)("--dry-run", config={"heads": ["arc"]})
     assert done.returncode != 0 and "one of softmax" in done.stdout + done.stderr

@@ -19,7 +19,13 @@ from oodlib.files import home
 from oodlib.images import SPLITS, ImageSet, from_folder, from_npz, split_of
 
 
-def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] = (8, 8, 1)) -> ImageSet:
+def load(
+    source: str,
+    split: str = "test",
+    *,
+    image_shape: tuple[int, int, int] = (8, 8, 1),
+    with_labels: bool = True,
+) -> ImageSet:
     """Load a set by its name, or one's own from a folder or an `.npz` file.
 
     Args:
@@ -37,6 +43,7 @@ def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] 
         split: `train`, `val` or `test`: a fixed, stratified split of a set with labels into 60, 15 and 25 %. A
             set in the data folder has its own test images, and its training images are split into 90 and 10 %.
             OOD sets are test sets and have no other split; `all` gives the whole of one's own set.
+        with_labels: Whether labels of an `.npz` are looked at; of an OOD set they are not.
         image_shape: (H, W, C) of the images wanted. Images of a folder are centre-cropped to a square,
             scaled and turned grey or RGB; noise is made at this shape; any other set must have it.
 
@@ -56,11 +63,11 @@ def load(source: str, split: str = "test", *, image_shape: tuple[int, int, int] 
         if source in PUBLISHED:
             _check_shape(source, (32, 32, 3), image_shape)  # before anything is fetched
         part = "train" if split in ("train", "val") else "test"
-        image_set = published.read(source, part)
+        image_set = published.read(source, part, with_labels)
         if part == "train":
             image_set = split_of(source, image_set, split, ends=(0.9, 1))
     else:
-        image_set = _own(source, image_shape)
+        image_set = _own(source, image_shape, with_labels)
         if split != "all" and (image_set.labels is not None or split != "test"):
             image_set = split_of(source, image_set, split)
     if not len(image_set.images):
@@ -84,7 +91,7 @@ def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 
         if any(key == other.key or title == other.title for other in sets):
             raise InputError(f"two OOD sets are called {title}; rename the folder or file of one")
         try:
-            images = load(source, "all", image_shape=image_shape).images
+            images = load(source, "all", image_shape=image_shape, with_labels=False).images
         except Unavailable as error:
             print(f"left out: {error}")
         else:
@@ -128,13 +135,13 @@ def _check_shape(source: str, shape: tuple[int, ...], image_shape: tuple[int, in
         )
 
 
-def _own(source: str, image_shape: tuple[int, int, int]) -> ImageSet:
+def _own(source: str, image_shape: tuple[int, int, int], with_labels: bool) -> ImageSet:
     path = Path(source).expanduser()
     for place in (path, home() / path):  # so that a path of a run's configuration holds in a notebook too
         if place.is_dir():
             return from_folder(place, image_shape)
         if place.suffix == ".npz" and place.is_file():
-            return from_npz(place)
+            return from_npz(place, with_labels)
     raise InputError(
         f"image set {source!r} is not known; give one of digits, {', '.join([*OOD_SETS, *PUBLISHED])}, "
         f"NAME for {published.data_folder()}/NAME-test.npz, or the path, from here or from the Snakefile, of a folder "

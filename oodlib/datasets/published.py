@@ -143,7 +143,7 @@ def title(source: str) -> str:
     return NPZ_TITLES.get(source, source)
 
 
-def read(source: str, part: str) -> ImageSet:
+def read(source: str, part: str, with_labels: bool = True) -> ImageSet:
     """The `train` or `test` part of a set that is known here: from its `.npz`, else from the published files.
 
     Raises:
@@ -152,12 +152,13 @@ def read(source: str, part: str) -> ImageSet:
     """
     file = _npz(source, part)
     if source not in PUBLISHED:
-        return from_npz(file or data_folder() / f"{source}-{part}.npz")
+        return from_npz(file or data_folder() / f"{source}-{part}.npz", with_labels)
     published = PUBLISHED[source]
     if part not in published.sizes:
         raise InputError(f"{source} is an OOD test set and has no training images")
+    with_labels = with_labels and bool(published.class_names)
     try:
-        image_set = from_npz(file) if file else published.read(part)
+        image_set = from_npz(file, with_labels) if file else published.read(part)
     except Unavailable as error:
         raise Unavailable(
             f"{source} cannot be had: {error}; put that file or {source}-{part}.npz into {data_folder()}"
@@ -167,7 +168,7 @@ def read(source: str, part: str) -> ImageSet:
         raise InputError(
             f"{source} has {size} {part} images, but {count} are in {file or data_folder()}; replace them"
         )
-    if not published.class_names:
+    if not with_labels:
         return ImageSet(image_set.images, None, ())
     if len(image_set.class_names) != len(published.class_names):
         raise InputError(f"labels in {file} must go from 0 to {len(published.class_names) - 1}")

@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
     classes: np.ndarray
     """int64 (N,), indices into the detector's `class_names`."""
     is_ood: np.ndarray
-    """bool (N,), whether the score is below the threshold."""
+    """bool (N,), whether the score is below the threshold, or NaN."""
     scores: np.ndarray
     """float64 (N,), larger = more in-distribution."""
 
@@ -205,7 +205,8 @@ class Detector(nn.Module):
         if name not in self.thresholds:
             raise InputError(UNFITTED)
         probabilities, scores = self.classify(images)
-        return Prediction(probabilities.argmax(-1), scores[name] < self.thresholds[name], scores[name])
+        is_id = scores[name] >= self.thresholds[name]  # which NaN is not
+        return Prediction(probabilities.argmax(-1), ~is_id, scores[name])
 
     def _score_name(self, score: str | None) -> str:
         choice("score", score, (None, *self.scores))

@@ -62,8 +62,8 @@ class Verdict(NamedTuple):
 
     @property
     def is_ood(self) -> np.ndarray:
-        """bool (N,)."""
-        return self.scores < self.threshold
+        """bool (N,); NaN is OOD."""
+        return ~(self.scores >= self.threshold)
 
 
 class Superseded(Exception):

@@ -19,6 +19,7 @@ STYLE = {
     "figure.dpi": 80,
     "font.size": 9,
     "legend.frameon": False,
+    "text.parse_math": False,  # a class may be called Ba$$in
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
 }

@@ -117,4 +117,8 @@ def titles(results: pd.DataFrame) -> dict[str, str]:
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown, with names as they are called on screen."""
     names = {column: table[column].map(label) for column in ("head", "outliers") if column in table}
-    return table.assign(**names).rename(columns=label).to_markdown(index=False, disable_numparse=True)
+    table = table.assign(**names).rename(columns=label)
+    table = table.map(
+        lambda cell: cell.replace("|", r"\|") if isinstance(cell, str) else cell
+    )  # it ends a cell
+    return table.to_markdown(index=False, disable_numparse=True)
