@@ -58,7 +58,8 @@ def parameters(namespace: dict[str, Any], notebook: str) -> Settings:
         allowed = allowed | _head_options()
     for name in sorted(names - allowed):
         raise InputError(f"{unknown(name, allowed)}; this notebook takes {', '.join(sorted(allowed))}")
-    values = {name: namespace[name] for name in names if namespace.get(name) is not None}
+    # A kernel may keep no history of its cells.
+    values = {n: namespace[n] for n in names | NOTEBOOKS[notebook] if namespace.get(n) is not None}
     name = (
         values.get("run") or make_settings(**{n: values[n] for n in ("preset", "profile") if n in values}).run
     )

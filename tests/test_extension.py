@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ADDED = {  # file -> what is put before which text
     "settings.py": [
         (
-            "    prediction_type: Literal[",
+            "    prediction_type: Annotated[",
             '    resnet_time_scale_shift: str = Field("default", description="how time steps act")\n',
         )
     ],

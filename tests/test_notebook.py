@@ -16,6 +16,12 @@ def test_a_notebook_reads_its_globals():
     assert parameters(namespace, "03_train_detector").head == "cosface"
 
 
+def test_a_kernel_without_a_history_has_parameters_too():
+    assert parameters({"preset": "digits", "heads": ["cosface"]}, "04_score_distributions").heads == (
+        "cosface",
+    )
+
+
 def test_an_unknown_injected_parameter_is_refused():
     namespace = {"In": ["", PARAMETER_CELL, "# Parameters\nhaed = 'softmax'\n"], "haed": "softmax"}
     with pytest.raises(
