@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _names(*classes: type[steps.Step], but: Collection[str] = ()) -> frozenset[str]:
+def _names(*classes: type[steps.StepSettings], but: Collection[str] = ()) -> frozenset[str]:
     return frozenset().union(*(cls.model_fields for cls in (Experiment, *classes))) - set(but)
 
 
 # What can be set in each notebook; in notebook 3 also the options of its head.
 NOTEBOOKS: dict[str, frozenset[str]] = {
     "01_train_ddpm": _names(steps.Data, steps.DenoiserModel, steps.DenoiserTraining),
-    "02_label_mixup": _names(steps.Data, steps.Shared, steps.Sampling, steps.Pool, steps.Committee),
+    "02_label_mixup": _names(steps.Data, steps.Shared, steps.Sampling, steps.Pool, steps.CommitteeTraining),
     "03_train_detector": _names(
         *(steps.Data, steps.DetectorModel, steps.DetectorTraining, steps.Scoring),
         but=("seed", "images_per_set"),

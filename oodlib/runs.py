@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oodlib.errors import InputError
 from oodlib.files import atomic, lock, place, read_csv, read_json, write_json
-from oodlib.settings import OFF, Data, Experiment
+from oodlib.settings import OFF, Data, Experiment, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ class Run:
         """What the run says of itself: its preset, profile, ID images and their shape; empty where it holds nothing."""
         return read_json(self.about) if self.about.is_file() else {}
 
-    def claim(self, settings: "Experiment | Data") -> None:
+    def claim(self, settings: Settings) -> None:
         """Have the run say what it is of, before its first step; whoever comes first says it for all.
 
         Raises:

@@ -93,21 +93,21 @@ InferenceSteps = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Guidance = Annotated[float, Field(strict=True, ge=0, le=20)]
 
 
-class Step(Checked):
+class StepSettings(Checked):
     """The settings of one step."""
 
-    def values(self, *classes: type["Step"]) -> dict[str, Any]:
+    def values(self, *classes: type["StepSettings"]) -> dict[str, Any]:
         """The settings of these classes as JSON has them: what a finished step is compared by."""
         names = set().union(*(cls.model_fields for cls in classes or (type(self),)))
         return self.model_dump(mode="json", include=names)
 
-    def chosen(self, *classes: type["Step"]) -> dict[str, Any]:
+    def chosen(self, *classes: type["StepSettings"]) -> dict[str, Any]:
         """The settings of these classes that are not None, to be given on as keywords."""
         names = [name for cls in classes or (type(self),) for name in cls.model_fields]
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-class Shared(Step):
+class Shared(StepSettings):
     """What several steps take."""
 
     seed: Number = Field(0, description="of weights, order and noise")
@@ -115,7 +115,7 @@ class Shared(Step):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: bfloat16, where that is fast")
 
 
-class Data(Step):
+class Data(StepSettings):
     id_data: Text = Field(
         "digits", description="ID images: digits, cifar10, a folder of class folders, an .npz"
     )
@@ -151,7 +151,7 @@ class DenoiserTraining(Shared):
     compile: Flag = Field(False, description="compile the network first, which takes minutes")
 
 
-class Sampling(Step):
+class Sampling(StepSettings):
     scheduler: SchedulerName = Field("unipc", description="diffusion solver")
     num_inference_steps: InferenceSteps = Field(8, description="its steps")
     guidance_scale: Guidance | None = Field(None, description="classifier-free guidance; 1 is off")
@@ -160,14 +160,14 @@ class Sampling(Step):
     )
 
 
-class Source(Step):
+class OutlierSource(StepSettings):
     outliers: Annotated[str, _name_in("oodlib.outliers.sources:SOURCES")] = Field(
         "distant_mixup",  # the best mixture on validation outliers, see notebook 6
         description="what a detector learns to be undecided about",
     )
 
 
-class Mixing(Step):
+class Mixing(StepSettings):
     mix: MixMode = Field("sum", description="how labels are mixed; sum: the paper's [1, 1]")
     mix_weight: Share = Field(0.5, description="weight of the second class")
     mixed_classes: Annotated[int, Field(strict=True, ge=2)] | None = Field(
@@ -175,7 +175,7 @@ class Mixing(Step):
     )
 
 
-class Pool(Source, Mixing):
+class Pool(OutlierSource, Mixing):
     images_per_pair: Count = Field(100, description="outliers for each pair of classes")
     confidence: _window(0, 1) | None = Field(
         None, description="filter: [lowest, highest] confidence of the committee"
@@ -195,7 +195,7 @@ class Pool(Source, Mixing):
     real_outliers: Text = Field("symbols", description="set of images for outliers = real")
 
 
-class Committee(Step):
+class CommitteeTraining(StepSettings):
     committee_seeds: Seeds = Field(
         (1001, 1002, 1003), description="of its members, far from those of detectors"
     )
@@ -210,7 +210,7 @@ class DetectorModel(Shared):
     backbone: BackboneName = Field("resnet_small", description="network below the head")
 
 
-class DetectorTraining(Shared, Source):
+class DetectorTraining(Shared, OutlierSource):
     epochs: Epochs = Field(20, description="passes over the training images")
     batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(128, description="ID images a step")
     learning_rate: Rate = Field(0.05, description="highest learning rate of SGD")
@@ -221,7 +221,7 @@ class DetectorTraining(Shared, Source):
     outlier_batch_size: Count = Field(128, description="outliers a step")
 
 
-class Scoring(Step):
+class Scoring(StepSettings):
     ood_sets: Annotated[tuple[Text, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)] = (
         Field(
             ("held_out", "letters", "photo_patches", "gaussian", "uniform", "inverted"),
@@ -236,7 +236,7 @@ class Scoring(Step):
     )
 
 
-class Comparison(Step):
+class Comparison(StepSettings):
     heads: Annotated[tuple[HeadName, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)] = (
         Field(
             ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface"),
@@ -246,20 +246,20 @@ class Comparison(Step):
     seeds: Seeds = Field((0, 1, 2), description="a detector for each")
 
 
-class Experiment(Step):
+class Experiment(StepSettings):
     preset: Text = Field("digits", description="whose defaults: digits or cifar10")
     profile: Text = Field("full", description="its size: full; smaller: smoke, and for cifar10 cpu")
     run: Text = Field("digits", description="run folder: a name under runs/ or a path")
 
 
-STEPS: Mapping[str, type[Step]] = {  # by the names that they have in a configuration
+STEPS: Mapping[str, type[StepSettings]] = {  # by the names that they have in a configuration
     "shared": Shared,
     "data": Data,
     "denoiser_model": DenoiserModel,
     "denoiser_training": DenoiserTraining,
     "sampling": Sampling,
     "pool": Pool,
-    "committee": Committee,
+    "committee": CommitteeTraining,
     "detector_model": DetectorModel,
     "detector_training": DetectorTraining,
     "scoring": Scoring,
@@ -273,7 +273,7 @@ def own_fields(step: str) -> list[str]:
 
 
 class Settings(
-    *(Experiment, Data, DenoiserModel, DenoiserTraining, Sampling, Pool, Committee),
+    *(Experiment, Data, DenoiserModel, DenoiserTraining, Sampling, Pool, CommitteeTraining),
     *(DetectorModel, DetectorTraining, Scoring, Comparison),
 ):
     """All settings of a run."""
@@ -288,6 +288,6 @@ OFF: dict[str, Any] = Settings().values() | {
 }
 
 
-def as_made(step: type[Step], values: Mapping[str, Any]) -> Any:
+def as_made(step: type[StepSettings], values: Mapping[str, Any]) -> Any:
     """The settings that something was made with; those that its file lacks were off."""
     return step(**{name: values.get(name, OFF[name]) for name in step.model_fields})

@@ -8,7 +8,7 @@ import pytest
 from oodlib import device, presets
 from oodlib import settings as module
 from oodlib.errors import InputError
-from oodlib.settings import Settings, Step
+from oodlib.settings import Settings, StepSettings
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
@@ -126,8 +126,10 @@ def test_defaults_are_valid():
 
 
 def test_no_name_is_a_field_of_two_classes():
-    classes = [cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, Step)]
-    names = [name for cls in classes if cls is not Step for name in cls.__annotations__]
+    classes = [
+        cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, StepSettings)
+    ]
+    names = [name for cls in classes if cls is not StepSettings for name in cls.__annotations__]
     assert len(names) == len(set(names)) and set(names) == set(Settings.model_fields)
 
 
