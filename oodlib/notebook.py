@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from oodlib import settings as steps
+from oodlib import settings
 from oodlib.checks import unknown
 from oodlib.errors import InputError
 from oodlib.presets import make_settings
@@ -16,23 +16,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _names(*classes: type[steps.StepSettings], but: Collection[str] = ()) -> frozenset[str]:
+def _names(*classes: type[settings.StepSettings], but: Collection[str] = ()) -> frozenset[str]:
     return frozenset().union(*(cls.model_fields for cls in (Experiment, *classes))) - set(but)
 
 
 # What can be set in each notebook; in notebook 3 also the options of its head.
 NOTEBOOKS: dict[str, frozenset[str]] = {
-    "01_train_ddpm": _names(steps.Data, steps.DenoiserModel, steps.DenoiserTraining),
-    "02_label_mixup": _names(steps.Data, steps.Shared, steps.Sampling, steps.Pool, steps.CommitteeTraining),
+    "01_train_ddpm": _names(settings.Data, settings.DenoiserModel, settings.DenoiserTraining),
+    "02_label_mixup": _names(
+        *(settings.Data, settings.Shared, settings.Sampling, settings.Pool, settings.CommitteeTraining)
+    ),
     "03_train_detector": _names(
-        *(steps.Data, steps.DetectorModel, steps.DetectorTraining, steps.Scoring),
+        *(settings.Data, settings.DetectorModel, settings.DetectorTraining, settings.Scoring),
         but=("seed", "images_per_set"),
     )
     | {"seeds"},
     "04_score_distributions": _names() | {"heads", "seed"},
     "05_compare": _names(),
     "06_which_outliers": _names(),
-    "07_denoiser_scores": _names(steps.Data, steps.Scoring) | {"seed"},
+    "07_denoiser_scores": _names(settings.Data, settings.Scoring) | {"seed"},
 }
 
 
@@ -82,7 +84,7 @@ def table(chosen: Settings, notebook: str) -> "pd.DataFrame":
 
     fields = {
         n: f
-        for cls in (Experiment, *steps.STEPS.values(), steps.Comparison)
+        for cls in (Experiment, *settings.STEPS.values(), settings.Comparison)
         for n, f in cls.model_fields.items()
     }
     rows = {

@@ -24,7 +24,7 @@ from oodlib.diffusion.labels import pair_weights
 from oodlib.diffusion.sample import sample
 from oodlib.diffusion.schedule import make_scheduler
 from oodlib.errors import InputError
-from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State
+from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State, detector_name
 from oodlib.files import read_csv
 from oodlib.images import signed_to_uint8
 from oodlib.reports.tables import OOD_ROLES
@@ -35,8 +35,8 @@ TOP = 3
 
 
 def find_detectors(run: Run, outliers: str) -> dict[str, dict[str, Path]]:
-    """Folders of a run's detectors that were trained without outliers or with these: by a name such as
-    `arcface, seed 0`, and by their outliers, `none` first."""
+    """Folders of a run's detectors that were trained without outliers or with these: by `detector_name` and by
+    their outliers, `none` first."""
     detectors = {}
     for head in HEADS:
         folders: dict[int, dict[str, Path]] = defaultdict(dict)
@@ -45,7 +45,7 @@ def find_detectors(run: Run, outliers: str) -> dict[str, dict[str, Path]]:
                 seed = mark.parent.name.removeprefix("seed")
                 if seed.isdecimal():
                     folders[int(seed)][source] = mark.parent
-        detectors |= {f"{head.replace('_', ' ')}, seed {seed}": folders[seed] for seed in sorted(folders)}
+        detectors |= {detector_name(head, seed): folders[seed] for seed in sorted(folders)}
     return detectors
 
 

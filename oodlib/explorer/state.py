@@ -105,11 +105,16 @@ class State(Checked):
         )
 
 
+def detector_name(head: str, seed: int) -> str:
+    """What a detector is called in the explorer, such as `arcface, seed 0`."""
+    return f"{head.replace('_', ' ')}, seed {seed}"
+
+
 def first_state(class_names: tuple[str, ...], settings: Settings, detectors: Sequence[str]) -> State:
     """The first and the last class at weight 1, sampled as the settings say and judged by their detector, or another
     where that is not there."""
     last = len(class_names) - 1
-    detector = f"{settings.head.replace('_', ' ')}, seed {settings.seed}"
+    detector = detector_name(settings.head, settings.seed)
     return State(
         class_names=class_names,
         weights=tuple(float(c in (0, last)) for c in range(last + 1)),
