@@ -111,6 +111,13 @@ def test_fingerprint_sees_one_changed_pixel():
     assert fingerprint(images) != before
 
 
+@pytest.mark.parametrize(
+    "other", [np.zeros(8, np.uint8), np.zeros((4, 2), np.uint8), np.zeros((2, 2), np.uint16)]
+)
+def test_fingerprint_of_the_same_bytes_in_another_shape_or_type_differs(other):
+    assert fingerprint(other) != fingerprint(np.zeros((2, 4), np.uint8))
+
+
 def test_fingerprint_does_not_depend_on_the_order_in_memory():
     array = np.arange(6).reshape(2, 3)
     assert fingerprint(np.asfortranarray(array)) == fingerprint(array)

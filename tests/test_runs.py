@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from oodlib.errors import InputError
 from oodlib.files import write_csv, write_json
 from oodlib.presets import make_settings
-from oodlib.runs import MARKS, Run, Step, runs_folder
+from oodlib.runs import DENOISER, MARKS, Run, Step, runs_folder
 from oodlib.settings import OFF, Settings
 
 SETTINGS = {"steps": 3, "learning_rate": 1e-3, "image_shape": (8, 8, 1), "outliers": None}
@@ -152,6 +152,13 @@ def test_detectors_of_unequal_settings_are_told(run):
         "set letters": ["abg", "abf"],
         "sets": [["digits", "letters"], ["digits"]],
     }
+
+
+def test_the_denoiser_alone_may_be_scored_on_fewer_sets(run):
+    finish_detector(run, "arcface", 0)
+    scored_on = {"head": DENOISER, "outliers": "none", "sets": {"letters": "abg"}}
+    Step(run.detector(DENOISER, "none", 0), (), scored_on, MARKS[2]).finish()
+    assert run.unequal_settings() == {}
 
 
 def test_a_step_with_a_missing_file_must_be_made_again(run):
