@@ -180,9 +180,9 @@ def detected(tmp_path, capsys):
     return run
 
 
-def detect(run, sets=SETS, train=TRAIN, pool=None, **values):
+def detect(run, sets=SETS, train=TRAIN, val=VAL, pool=None, **values):
     chosen = small(**{"outliers": "none", **values})
-    detector = steps.detector(run, chosen, train, VAL, pool)
+    detector = steps.detector(run, chosen, train, val, pool)
     steps.score_detector(run, chosen, detector, sets, VALIDATION)
     return detector
 
@@ -214,6 +214,11 @@ def test_another_tpr_moves_the_thresholds_and_trains_nothing(detected, capsys, m
     assert "training" not in steps_made(detected, capsys, monkeypatch, tpr=0.6, trains_nothing=True)
     raised = read_json(detected.detector("arcface", "none", 0) / "scores.json")["thresholds"]
     assert all(raised[name] > thresholds[name] for name in thresholds)
+
+
+def test_other_validation_images_move_the_thresholds_and_train_nothing(detected, capsys, monkeypatch):
+    brighter = VAL._replace(images=VAL.images | 63)
+    assert "fitting" in steps_made(detected, capsys, monkeypatch, val=brighter, trains_nothing=True)
 
 
 def test_another_score_is_fitted_and_told_and_trains_nothing(detected, capsys, monkeypatch):
