@@ -1,22 +1,18 @@
-"""The one door for images: pictures, folders of them, `.npz` files, arrays and tensors become uint8."""
+"""Images as arrays: what a set of them is, and the door through which arrays, tensors and pictures become uint8."""
 
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from oodlib.errors import InputError, choice
+from oodlib.errors import InputError
+from oodlib.pictures import fit_picture
 
 if TYPE_CHECKING:  # it takes seconds to import
     import torch
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SPLITS = ("train", "val", "test")
+AT_ONCE = 1000  # images of which copies in another type are in memory at once
 
 
 class ImageSet(NamedTuple):
@@ -49,52 +45,15 @@ def signed_to_uint8(images: "torch.Tensor") -> np.ndarray:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def fit_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture of any size, turned upright as its EXIF orientation says, centre-cropped and scaled to `image_shape`,
-    and turned grey or RGB; uint8."""
-    height, width, channels = image_shape
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):  # which Pillow would clip to 255, not scale
-        picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BOX)).reshape(image_shape)
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The image files at any depth, in the order of their names, but for hidden ones."""
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(p for p in files if not any(s.startswith(".") for s in p.relative_to(folder).parts))
-
-
-def open_picture(file: Path) -> Image.Image:
-    """A picture, decoded; one that cannot be is an `InputError`."""
-    with _readable(file), Image.open(file) as picture:
-        picture.load()
-        return picture
-
-
-def read_picture(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture from a file by `fit_picture`; one that cannot be read or converted is an `InputError`."""
-    picture = open_picture(file)
-    with _readable(file):
-        return fit_picture(picture, image_shape)
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # of many kinds: each format's decoder raises its own
-        raise InputError(f"image {file} cannot be read ({error}); remove or repair it") from error
-
-
-def uint8_tensor(images: Any, image_shape: tuple[int, int, int]) -> "torch.Tensor":
-    """Images as a uint8 tensor (N, C, H, W) on the CPU, always a copy.
+def uint8_tensor(images: Any, image_shape: tuple[int, int, int], background: str = "white") -> "torch.Tensor":
+    """Images as a uint8 tensor (N, C, H, W) on the CPU; at most one copy of an array,
+    and none of one that is right already.
 
     Args:
         images: uint8 or float in [0, 1], an array or tensor of shape N x H x W x C, N x C x H x W or (grey)
             N x H x W, or PIL images of any size, which are centre-cropped and scaled.
         image_shape: (H, W, C).
+        background: What shows through transparent pixels of PIL images.
 
     Raises:
         InputError: The images are of another type, range or shape.
@@ -110,104 +69,77 @@ def uint8_tensor(images: Any, image_shape: tuple[int, int, int]) -> "torch.Tenso
             raise InputError(
                 f"images are a {type(images).__name__} of something else than pictures; {expected}"
             )
-        images = np.stack([fit_picture(image, image_shape) for image in images])
-    if not isinstance(images, np.ndarray | torch.Tensor):
+        images = np.stack([fit_picture(image, image_shape, background) for image in images])
+    if isinstance(images, np.ma.MaskedArray) or not isinstance(images, np.ndarray | torch.Tensor):
         raise InputError(f"images are a {type(images).__name__}; {expected}")
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.array(images))  # a copy: neither read-only nor with negative strides
-    images = images.detach().cpu()
+    is_float = (
+        np.issubdtype(images.dtype, np.floating)
+        if isinstance(images, np.ndarray)
+        else images.is_floating_point()
+    )
+    if not is_float and images.dtype not in (np.uint8, torch.uint8):
+        raise InputError(f"images are {str(images.dtype).removeprefix('torch.')}; {expected}")
     if images.ndim == 3 and channels == 1:
         images = images[..., None]
     if images.ndim != 4 or not len(images):
         raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
-    if tuple(images.shape[1:]) == tuple(image_shape):
-        images = images.permute(0, 3, 1, 2)
-    if tuple(images.shape[1:]) != (channels, height, width):
+    last = tuple(images.shape[1:]) == tuple(image_shape)
+    if not last and tuple(images.shape[1:]) != (channels, height, width):
         raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
-    if images.is_floating_point():
-        if not bool(((images >= 0) & (images <= 1)).all()):
-            low, high = images.min().item(), images.max().item()
-            raise InputError(f"images range from {low:.3g} to {high:.3g}; {expected}")
-        images = (images.float() * 255).round().to(torch.uint8)
-    if images.dtype != torch.uint8:
-        raise InputError(f"images are {images.dtype}; {expected}")
-    return images.clone(memory_format=torch.contiguous_format)
+    tensor = _levels(images, expected) if is_float else _uint8(images)
+    check_levels(tensor.amax().item(), "the images")
+    if last and channels > 1:
+        tensor = tensor.permute(0, 3, 1, 2)
+    # By way of a flat one, so that strides are the same whatever the images were: last digits depend on them.
+    return tensor.reshape(-1).view(len(tensor), channels, height, width)
 
 
-def from_folder(folder: Path, image_shape: tuple[int, int, int]) -> ImageSet:
-    """All pictures in a folder, at `image_shape`; sub-folders are classes unless a picture lies beside them."""
-    files = picture_files(folder)
-    if not files:
-        raise InputError(f"folder {folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    images = np.empty((len(files), *image_shape), np.uint8)
-    for i, file in enumerate(files):
-        images[i] = read_picture(file, image_shape)
-    parents = [p.relative_to(folder).parts[0] if p.parent != folder else None for p in files]
-    if None in parents:
-        return ImageSet(images, None, ())
-    class_names = tuple(sorted(set(parents)))
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and entry.name not in class_names and not entry.name.startswith("."):
-            raise InputError(f"class folder {entry} holds no images; add some or remove it")
-    labels = np.array([class_names.index(parent) for parent in parents], np.int64)
-    return ImageSet(images, labels, class_names)
+def _uint8(images: "np.ndarray | torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    if isinstance(images, torch.Tensor):
+        return images.detach().cpu()
+    # PyTorch takes no array that is read-only or runs backwards.
+    return torch.from_numpy(np.require(images, requirements=["W", "C"]))
 
 
-def from_npz(path: Path, with_labels: bool = True) -> ImageSet:
-    """`images`, uint8, N x H x W or N x H x W x C, and, if wanted and there, `labels`, integers from 0."""
-    try:
-        with np.load(path) as file:
-            if "images" not in file:
-                raise InputError(f"{path} holds {', '.join(file)}; it needs an array called images")
-            images = file["images"]
-            labels = file["labels"] if with_labels and "labels" in file else None
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}); write it with numpy.savez") from error
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        raise InputError(
-            f"images in {path} are {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C"
+def _levels(images: "np.ndarray | torch.Tensor", expected: str) -> "torch.Tensor":
+    """The nearest of 256 levels of floats in [0, 1]."""
+    import torch
+
+    levels = torch.empty(tuple(images.shape), dtype=torch.uint8)
+    for start in range(0, len(images), AT_ONCE):
+        part = images[start : start + AT_ONCE]
+        part = (
+            torch.from_numpy(part.astype(np.float32))
+            if isinstance(part, np.ndarray)
+            else part.detach().cpu().float()
         )
-    if labels is None:
-        return ImageSet(images, None, ())
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise InputError(f"labels in {path} must be {len(images)} integers from 0, one for each image")
-    classes = np.unique(labels).tolist()  # in Python, where no label is too large
-    if classes[-1] >= len(classes):
-        missing = [c for c in range(min(classes[-1], len(classes) + 5)) if c not in classes]
-        raise InputError(f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps")
-    return ImageSet(images, labels.astype(np.int64), tuple(map(str, classes)))
+        low, high = part.min().item(), part.max().item()
+        if not (low >= 0 and high <= 1):  # NaN is neither
+            raise InputError(f"images range from {low:.3g} to {high:.3g}; {expected}")
+        levels[start : start + AT_ONCE] = (part * 255).round()
+    return levels
+
+
+def check_levels(highest: int, noun: str) -> None:
+    """Warn where uint8 images are all but black, as those are whose range was taken for another."""
+    if 0 < highest <= 16:
+        warnings.warn(
+            f"{noun} reach level {highest} of 255 at most, as if their range were 0 to {highest}; "
+            f"if so, multiply them by 255 / {highest}",
+            stacklevel=3,
+        )
 
 
 def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 images (N, H, W, C), in [0, 1]; of a channel that is all but
     constant the deviation is one grey level, as images are divided by it."""
-    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(images), AT_ONCE):
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + AT_ONCE, ..., channel].ravel(), minlength=256)
     share, value = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
     mean = share @ value
     std = np.sqrt((share @ value**2 - mean**2).clip(0))
     return mean.tolist(), std.clip(1 / 255).tolist()
-
-
-def split_of(source: str, whole: ImageSet, split: str, ends: tuple[float, float] = (0.6, 0.75)) -> ImageSet:
-    """The named part of a labelled set: of each class the same share, drawn with a fixed seed.
-
-    Args:
-        ends: Where the shares of `train` and of `val` end.
-    """
-    choice("split", split, SPLITS)
-    if whole.labels is None:
-        raise InputError(
-            f"{source} has no labels to train on; give a folder with a sub-folder a class, or labels"
-        )
-    rng = np.random.default_rng(0)
-    part = []
-    for label in range(len(whole.class_names)):
-        index = rng.permutation(np.flatnonzero(whole.labels == label))
-        cuts = np.round(np.array(ends) * len(index)).astype(int)
-        part.append(np.split(index, cuts)[SPLITS.index(split)])
-    index = np.sort(np.concatenate(part))
-    return ImageSet(whole.images[index], whole.labels[index], whole.class_names)

@@ -6,7 +6,6 @@ The table goes to stdout, or as CSV to a file; what is said about it goes to std
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from oodlib.detection.detector import Detector
 from oodlib.detection.scores import SCORES
 from oodlib.errors import InputError, choice
 from oodlib.files import write_csv
-from oodlib.images import picture_files, read_picture
+from oodlib.pictures import Notes, picture_files, read_picture, shown
 
 BATCH_SIZE = 512  # pictures in memory at once
 
@@ -27,7 +26,7 @@ BATCH_SIZE = 512  # pictures in memory at once
 def predict_folder(detector: Detector, folder: Path, score: str | None = None) -> pd.DataFrame:
     """Class, score and verdict of every picture at any depth of a folder, in the order of their names.
 
-    A picture that cannot be read is named on stderr and left out.
+    A picture that cannot be read is named on stderr and left out; so are, by reason, all files that are none.
 
     Args:
         score: A name in `scores.SCORES`; None for the head's own.
@@ -42,11 +41,10 @@ def predict_folder(detector: Detector, folder: Path, score: str | None = None) -
     choice("score", score, (None, *SCORES))
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one with pictures")
-    files = picture_files(folder)
-    if not files:
-        raise InputError(f"folder {folder} holds no pictures")
+    notes = Notes(folder)
+    files = picture_files(folder, notes)
     tables = []
-    for names, images in _batches(folder, files, detector.image_shape):
+    for names, images in _batches(files, notes, detector):
         prediction = detector.predict(images, score)
         columns = {
             "file": names,
@@ -55,22 +53,25 @@ def predict_folder(detector: Detector, folder: Path, score: str | None = None) -
             "verdict": np.where(prediction.is_ood, "OOD", "ID"),
         }
         tables.append(pd.DataFrame(columns))
+    for line in notes.lines():
+        print(line, file=sys.stderr)
     if not tables:
-        raise InputError(f"none of the {len(files)} pictures in {folder} can be read")
+        raise InputError(
+            f"none of the {len(files)} pictures in {shown(folder)} can be read"
+            if files
+            else f"folder {shown(folder)} holds no pictures"
+        )
     return pd.concat(tables, ignore_index=True)
 
 
-def _batches(
-    folder: Path, files: list[Path], image_shape: tuple[int, int, int]
-) -> Iterator[tuple[list[str], np.ndarray]]:
+def _batches(files: list[Path], notes: Notes, detector: Detector) -> Iterator[tuple[list[str], np.ndarray]]:
     """Names and uint8 images (N, H, W, C) of the files that can be read."""
     for start in range(0, len(files), BATCH_SIZE):
         names, images = [], []
         for file in files[start : start + BATCH_SIZE]:
-            # A name that is not UTF-8 could be neither printed nor written.
-            name = os.fsencode(file.relative_to(folder).as_posix()).decode(errors="backslashreplace")
+            name = shown(file.relative_to(notes.folder))
             try:
-                images.append(read_picture(file, image_shape))
+                images.append(read_picture(file, detector.image_shape, detector.background, notes))
             except InputError as error:
                 print(f"skipped {name}: {error.__cause__}", file=sys.stderr)
             else:

@@ -75,10 +75,9 @@ def build(preset: str, run: Run, folder: Path) -> None:
     Denoiser.load(run.denoiser).save(ship.denoiser)
     _finish(run.denoiser, ship.denoiser, "denoiser")
 
-    train, val, test = (
-        datasets.load(chosen.id_data, split, image_shape=chosen.image_shape) for split in datasets.SPLITS
-    )
-    sets = [datasets.id_set(test), *datasets.load_ood(chosen.ood_sets, chosen.image_shape)]
+    splits = datasets.id_splits(chosen)
+    train, val, _ = splits
+    sets = datasets.evaluation_sets(chosen, splits)
     for outliers, source in sources.items():
         target = ship.detector(chosen.head, outliers, chosen.seed)
         detector = Detector.load(source)

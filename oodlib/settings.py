@@ -122,6 +122,9 @@ class Data(StepSettings):
     image_shape: Annotated[tuple[Count, ...], LIST, AfterValidator(_image_shape)] = Field(
         (8, 8, 1), description="[height, width, channels] of the images"
     )
+    background: Literal["white", "black"] = Field(
+        "white", description="what shows through transparent pixels of pictures"
+    )
 
 
 class DenoiserModel(Shared):

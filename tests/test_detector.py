@@ -16,7 +16,8 @@ from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
 from oodlib.detection.scores import SCORES
 from oodlib.errors import InputError
-from oodlib.images import fit_picture, uint8_tensor
+from oodlib.images import uint8_tensor
+from oodlib.pictures import fit_picture
 from oodlib.seeds import initial_weights
 from oodlib.settings import DetectorModel
 
@@ -117,8 +118,8 @@ BAD_IMAGES = {
     "one image": (np.zeros((8, 8), np.uint8), "images have shape (8, 8)"),
     "RGB for grey": (np.zeros((2, 8, 8, 3), np.uint8), "images have shape (2, 8, 8, 3)"),
     "five axes": (np.zeros((1, 2, 8, 8, 1), np.uint8), "images have shape (1, 2, 8, 8, 1)"),
-    "int64": (IMAGES.astype(np.int64), "images are torch.int64"),
-    "bool": (IMAGES > 9, "images are torch.bool"),
+    "int64": (IMAGES.astype(np.int64), "images are int64"),
+    "bool": (IMAGES > 9, "images are bool"),
     "no images": (IMAGES[:0], "images have shape (0, 8, 8, 1)"),
     "empty list": ([], "images are a list of something else than pictures"),
     "list of arrays": (list(IMAGES), "images are a list of something else than pictures"),
@@ -142,7 +143,7 @@ def test_unknown_score_is_refused(fitted):
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(InputError, match="backbone = 'vgg' \(str\), expected one of resnet_small, resnet18"):
+    with pytest.raises(InputError, match=r"backbone = 'vgg' \(str\), expected one of resnet_small, resnet18"):
         make_detector(backbone="vgg")
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -9,17 +10,7 @@ import torch
 from PIL import Image
 
 from oodlib.errors import InputError
-from oodlib.images import (
-    fit_picture,
-    from_folder,
-    from_npz,
-    mean_and_std,
-    open_picture,
-    read_picture,
-    signed_to_uint8,
-    uint8_tensor,
-    uint8_to_signed,
-)
+from oodlib.images import mean_and_std, signed_to_uint8, uint8_tensor, uint8_to_signed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
 
@@ -55,105 +46,86 @@ def test_what_lies_beyond_black_and_white_is_clipped():
     assert signed_to_uint8(torch.tensor([-3.0, 1.2]).view(2, 1, 1, 1)).flatten().tolist() == [0, 255]
 
 
-def test_fit_picture_keeps_a_picture_of_the_right_size():
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert np.array_equal(fit_picture(Image.fromarray(image), (8, 8, 3)), image)
-
-
-def test_fit_picture_averages_cells():
-    image = np.repeat(np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8), 4, 0), 4, 1)
-    assert np.array_equal(fit_picture(Image.fromarray(image), (8, 8, 1))[..., 0], image[::4, ::4])
-
-
-def test_fit_picture_crops_the_centre():
-    image = np.zeros((8, 24), np.uint8)
-    image[:, 8:16] = 255
-    assert (fit_picture(Image.fromarray(image), (8, 8, 1)) == 255).all()
-
-
-def test_fit_picture_makes_grey_rgb():
-    fitted = fit_picture(Image.new("L", (9, 9), 50), (8, 8, 3))
-    assert (fitted == 50).all()
-
-
-def test_a_picture_from_a_file_is_the_picture_fitted(tmp_path):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
-    picture.save(tmp_path / "a.png")
-    assert np.array_equal(read_picture(tmp_path / "a.png", (8, 8, 1)), fit_picture(picture, (8, 8, 1)))
-    assert np.array_equal(np.asarray(open_picture(tmp_path / "a.png")), np.asarray(picture))
-
-
-@pytest.mark.parametrize(
-    "read", [lambda file: read_picture(file, (8, 8, 1)), lambda file: from_folder(file.parent, (8, 8, 1))]
-)
-def test_a_picture_of_a_colour_space_that_cannot_be_converted_is_named(tmp_path, read):
-    Image.new("LAB", (8, 8)).save(tmp_path / "lab.tif")
-    with pytest.raises(
-        InputError, match=r"^image .*lab\.tif cannot be read \(.*LAB.*\); remove or repair it$"
-    ):
-        read(tmp_path / "lab.tif")
-
-
 @pytest.mark.parametrize(
     "images", [np.zeros((2, 8, 8, 1), np.uint8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)]
 )
-def test_a_uint8_tensor_is_a_contiguous_copy(images):
+def test_what_is_right_already_is_not_copied(images):
     tensor = uint8_tensor(images, (8, 8, 1))
-    tensor += 1
-    assert tensor.is_contiguous() and not images.any()
+    assert tensor.is_contiguous()
+    assert tensor.data_ptr() == (images.ctypes.data if isinstance(images, np.ndarray) else images.data_ptr())
+
+
+@pytest.mark.parametrize(
+    "images", [IMAGES[::-1], np.frombuffer(IMAGES.tobytes(), np.uint8).reshape(IMAGES.shape)],
+    ids=["backwards", "read-only"],
+)  # fmt: skip
+def test_arrays_that_pytorch_does_not_take_are_copied(images):
+    assert np.array_equal(uint8_tensor(images, (8, 6, 3)).permute(0, 2, 3, 1).numpy(), images)
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, np.longdouble, ">f4", ">f8", torch.bfloat16, torch.float16]
+)
+def test_floats_of_any_type_and_byte_order_become_the_nearest_level(dtype):
+    levels = np.array([0, 1, 128, 255], np.uint8).reshape(1, 2, 2, 1)
+    floats = (
+        torch.tensor(levels / 255).to(dtype)
+        if isinstance(dtype, torch.dtype)
+        else (levels / 255).astype(dtype)
+    )
+    assert np.array_equal(uint8_tensor(floats, (2, 2, 1)).flatten().numpy(), levels.ravel())
+
+
+def test_floats_are_converted_in_parts(monkeypatch):
+    monkeypatch.setattr("oodlib.images.AT_ONCE", 2)
+    assert np.array_equal(uint8_tensor(IMAGES / 255, (8, 6, 3)).permute(0, 2, 3, 1).numpy(), IMAGES)
+    with pytest.raises(InputError, match="images range from 0 to 2; expected"):
+        uint8_tensor(np.array([0, 1, 0, 2.0]).reshape(4, 1, 1, 1), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.array([np.zeros((8, 8)), np.zeros((9, 8))], object), "images are object"),
+        (np.ma.masked_equal(IMAGES, 0), "images are a MaskedArray"),
+        (np.full((1, 8, 6, 3), np.nan), "images range from nan to nan"),
+        ({"images": IMAGES}, "images are a dict"),
+        (["a.png"], "images are a list of something else than pictures"),
+    ],
+)
+def test_what_are_no_images_is_told(images, message):
+    with pytest.raises(InputError, match=message):
+        uint8_tensor(images, (8, 6, 3))
+
+
+@pytest.mark.parametrize(("highest", "warns"), [(0, False), (1, True), (16, True), (17, False), (255, False)])
+def test_images_that_are_all_but_black_are_told_with_their_range(highest, warns):
+    images = np.minimum(IMAGES, highest)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        uint8_tensor(images, (8, 6, 3))
+    assert len(told) == warns
+    if warns:
+        assert f"reach level {highest} of 255 at most" in str(told[0].message)
+
+
+def test_transparent_pictures_show_the_background_that_is_asked_for():
+    hidden = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert (uint8_tensor([hidden], (8, 8, 1)) == 255).all()
+    assert not uint8_tensor(hidden, (8, 8, 1), "black").any()
+
+
+def test_mean_and_deviation_are_those_of_all_parts(monkeypatch):
+    monkeypatch.setattr("oodlib.images.AT_ONCE", 2)
+    mean, std = mean_and_std(IMAGES)
+    assert mean == pytest.approx((IMAGES / 255).mean((0, 1, 2)))
+    assert std == pytest.approx((IMAGES / 255).std((0, 1, 2)))
 
 
 def test_the_door_is_imported_without_torch():
     code = "import sys, oodlib.images; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_upright_as_its_file_says(tmp_path, orientation):
-    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8))
-    turns = [
-        None,
-        None,
-        "FLIP_LEFT_RIGHT",
-        "ROTATE_180",
-        "FLIP_TOP_BOTTOM",
-        "TRANSPOSE",
-        "ROTATE_90",
-        "TRANSVERSE",
-    ]
-    turn = [*turns, "ROTATE_270"][orientation]
-    stored = upright if turn is None else upright.transpose(Image.Transpose[turn])
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored.save(tmp_path / "a.png", exif=exif)
-    expected = np.asarray(upright)[..., None]
-    assert np.array_equal(read_picture(tmp_path / "a.png", (8, 8, 1)), expected)
-    with Image.open(tmp_path / "a.png") as picture:
-        assert np.array_equal(uint8_tensor(picture, (8, 8, 1))[0, 0].numpy(), expected[..., 0])
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (np.array([0, 1, 255, 255], np.uint8), r"skip \[2, 3, 4, 5, 6\]"),
-        (np.array([0, 2, 3, 3], np.int8), r"skip \[1\]"),
-        (np.array([0, 1, 1, 9_999_999_999]), r"skip \[2, 3, 4, 5, 6\]"),
-        (np.array([0, 1, 1, 2**64 - 1], np.uint64), r"skip \[2, 3, 4, 5, 6\]"),
-        (np.array([0, 1, 1, -1], np.int8), "must be 4 integers from 0"),
-    ],
-)
-def test_labels_with_gaps_are_told_whatever_their_type_and_size(tmp_path, labels, message):
-    np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=labels)
-    with pytest.raises(InputError, match=message):
-        from_npz(tmp_path / "a.npz")
-
-
-def test_256_classes_fit_into_labels_of_a_byte(tmp_path):
-    labels = np.arange(256).astype(np.uint8)
-    np.savez(tmp_path / "a.npz", images=np.zeros((256, 8, 8), np.uint8), labels=labels)
-    image_set = from_npz(tmp_path / "a.npz")
-    assert image_set.labels.dtype == np.int64 and len(image_set.class_names) == 256
 
 
 def test_a_constant_channel_deviates_by_one_grey_level():

@@ -292,7 +292,7 @@ def test_hidden_files_are_passed_over(class_folder):
 def test_a_class_without_pictures_is_named(class_folder):
     (class_folder / "middle").mkdir()
     (class_folder / "middle" / "notes.txt").write_text("to do")
-    with pytest.raises(InputError, match=r"class folder .*middle holds no images; add some or remove it"):
+    with pytest.raises(InputError, match=r"class folder .*middle holds no pictures; add some or remove it"):
         load(str(class_folder), "train")
 
 
@@ -318,7 +318,7 @@ def test_a_grey_picture_among_rgb_has_three_equal_channels(tmp_path, mode):
 
 
 def test_empty_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"holds no images \(.*\.png"):
+    with pytest.raises(InputError, match=r"^folder .* holds no pictures$"):
         load(str(tmp_path))
 
 
@@ -335,7 +335,7 @@ def test_corrupted_picture_is_named(tmp_path, content):
     "name, position, value, told",
     [
         ("a.png", 11, 12, "Truncated IHDR"),
-        ("a.bmp", 20, 255, "decompression bomb"),
+        ("a.bmp", 20, 255, "truncated"),
     ],
 )
 def test_a_picture_with_a_damaged_header_is_named(tmp_path, name, position, value, told):
@@ -391,11 +391,11 @@ def test_npz_in_rgb_has_its_shape(npz):
         ({"images": IMAGES.astype(np.float32)}, r"are float32 of shape \(40, 8, 8, 1\), expected uint8"),
         ({"images": IMAGES.astype(np.int64)}, r"are int64"),
         ({"images": IMAGES[0, 0]}, r"of shape \(8, 1\)"),
-        ({"images": IMAGES[:0]}, r"of shape \(0, 8, 8, 1\)"),
+        ({"images": IMAGES[:0]}, r"have shape \(0, 8, 8, 1\)"),
         ({"images": IMAGES, "labels": np.zeros(39, int)}, r"must be 40 integers from 0, one for each image"),
-        ({"images": IMAGES, "labels": np.zeros(40)}, r"must be 40 integers from 0"),
+        ({"images": IMAGES, "labels": np.zeros(40)}, r"are float64 .* expected integers"),
         ({"images": IMAGES, "labels": np.full(40, -1)}, r"must be 40 integers from 0"),
-        ({"images": IMAGES, "labels": np.eye(40, dtype=int)}, r"must be 40 integers from 0"),
+        ({"images": IMAGES, "labels": np.eye(40, dtype=int)}, r"of shape \(40, 40\), expected integers"),
         ({"images": IMAGES[:, :4, :4]}, r"images of shape \(4, 4, 1\), expected \(8, 8, 1\)"),
     ],
 )
@@ -444,7 +444,7 @@ def test_training_data_needs_labels(tmp_path):
 
 def test_an_npz_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"bad\.npz cannot be read .* write it with numpy\.savez"):
+    with pytest.raises(InputError, match=r"bad\.npz cannot be read .* make the file again"):
         load(str(tmp_path / "bad.npz"))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from oodlib import datasets, predict
 from oodlib.detection.detector import Detector
-from oodlib.images import fit_picture, open_picture
+from oodlib.pictures import fit_picture, open_picture
 from oodlib.settings import DetectorModel
 
 DETECTOR = REPOSITORY / "oodlib" / "weights" / "digits" / "detectors" / "arcface-none" / "seed0"
@@ -122,14 +122,32 @@ def test_without_a_score_it_is_the_heads_own(folder, capsys):
 def test_a_file_that_cannot_be_read_is_named_on_stderr_and_skipped(folder, capsys):
     code, out, err = run(capsys, DETECTOR, folder)
     assert code == 0 and "broken.png" not in out
-    assert [line.split(":")[0] for line in err.splitlines()[:-1]] == ["skipped broken.png"]
+    assert err.splitlines()[0].startswith("skipped broken.png: ")
 
 
-def test_a_colour_space_that_cannot_be_converted_is_skipped_too(tmp_path, capsys):
-    Image.new("LAB", (8, 8)).save(tmp_path / "lab.tif")
+def test_what_is_no_picture_is_counted_and_named_on_stderr(folder, capsys):
+    _, _, err = run(capsys, DETECTOR, folder)
+    assert f"{folder}: 1 left out, hidden or a system's own: .hidden.png" in err.splitlines()
+    assert f"{folder}: 1 left out, not pictures that Pillow reads: notes.txt" in err.splitlines()
+
+
+def test_values_beyond_their_range_are_skipped_too(tmp_path, capsys):
+    Image.fromarray(np.full((8, 8), 7, np.float32)).save(tmp_path / "float.tif")
     Image.new("L", (8, 8)).save(tmp_path / "grey.tif")
     code, out, err = run(capsys, DETECTOR, tmp_path)
-    assert code == 0 and "grey.tif" in out and "skipped lab.tif: " in err
+    assert code == 0 and "grey.tif" in out and "skipped float.tif: its values go from 7 to 7" in err
+
+
+def test_transparent_pixels_show_the_background_that_the_detector_was_trained_on(tmp_path):
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    scores = []
+    for background in ("white", "black"):
+        detector = Detector.load(DETECTOR)
+        detector.background = background
+        scores.append(predict.predict_folder(detector, tmp_path)["score"][0])
+        level = {"white": 255, "black": 0}[background]
+        assert scores[-1] == detector.score(np.full((1, 8, 8, 1), level, np.uint8))[0]
+    assert scores[0] != scores[1]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -139,7 +157,7 @@ def test_pictures_are_taken_in_batches(folder, monkeypatch, size):
     detector, sizes = Detector.load(DETECTOR), []
 
     class Counting:
-        class_names, image_shape = detector.class_names, detector.image_shape
+        class_names, image_shape, background = detector.class_names, detector.image_shape, detector.background
 
         def predict(self, images, score):
             sizes.append(len(images))
@@ -217,8 +235,9 @@ def bad_input(tmp_path, folder):
 def test_bad_input_is_one_line_on_stderr_and_exit_code_1(folder, tmp_path, capsys, kind):
     arguments, message = bad_input(tmp_path, folder)[kind]
     code, out, err = run(capsys, *arguments)
-    *skipped, line = err.splitlines()
+    *before, line = err.splitlines()
     assert (code, out) == (1, "") and line.startswith("oodlib-predict: ") and message in line
+    skipped = [line for line in before if line.startswith("skipped")]
     assert len(skipped) == (
         kind in ("no readable picture", "csv not writable")
     )  # else it has not begun to read

@@ -365,7 +365,7 @@ def test_no_ood_set_at_all_is_an_error(folder):
         ("isun", "iSUN", "iSUN (ours)"),
         ("svhn_part", "svhn_part", "SVHN (part)"),
         ("sun_scenes", "sun_scenes", "SUN scenes"),
-        ("my.set", "my", "my.set"),
+        ("my.set", "my.set", "my.set"),
     ],
 )
 def test_an_npz_has_not_the_title_of_odin_s_files(folder, name, published, npz):

@@ -202,6 +202,7 @@ def test_a_run_says_what_it_is_of(run):
         "profile": "cpu",
         "id_data": "cifar10",
         "image_shape": [32, 32, 3],
+        "background": "white",
     }
 
 

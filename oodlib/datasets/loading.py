@@ -9,14 +9,17 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from oodlib.datasets import published
+from oodlib.datasets import own, published
 from oodlib.datasets.downloads import Unavailable
 from oodlib.datasets.published import PUBLISHED
-from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role
+from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role, id_set
+from oodlib.datasets.splits import SPLITS, Splits, check, hashes, print_overlap, split_folders, split_of
 from oodlib.datasets.synthetic import OOD_SETS, digits
 from oodlib.errors import InputError, choice
 from oodlib.files import home
-from oodlib.images import SPLITS, ImageSet, from_folder, from_npz, split_of
+from oodlib.images import ImageSet, check_levels
+from oodlib.pictures import shown
+from oodlib.settings import Data, Settings
 
 
 def load(
@@ -24,6 +27,7 @@ def load(
     split: str = "test",
     *,
     image_shape: tuple[int, int, int] = (8, 8, 1),
+    background: str = "white",
     with_labels: bool = True,
 ) -> ImageSet:
     """Load a set by its name, or one's own from a folder or an `.npz` file.
@@ -39,13 +43,16 @@ def load(
             - the name of any other `<name>-test.npz` or `<name>-train.npz` in the data folder;
             - the path of an `.npz` with `images` (uint8, N x H x W or N x H x W x C) and, for an ID set, `labels`
               (integers from 0);
-            - the path of a folder of images, one sub-folder a class where there are classes.
+            - the path of a folder of pictures, one sub-folder a class where there are classes, or with the folders
+              `train` and `val` (`valid`, `validation`) or `test`, in each of which there is one a class.
         split: `train`, `val` or `test`: a fixed, stratified split of a set with labels into 60, 15 and 25 %. A
-            set in the data folder has its own test images, and its training images are split into 90 and 10 %.
+            set in the data folder has its own test images, and its training images are split into 90 and 10 %;
+            so are those of a folder with two splits of its own, of which the other serves as test images.
             OOD sets are test sets and have no other split; `all` gives the whole of one's own set.
-        with_labels: Whether labels of an `.npz` are looked at; of an OOD set they are not.
-        image_shape: (H, W, C) of the images wanted. Images of a folder are centre-cropped to a square,
+        image_shape: (H, W, C) of the images wanted. Pictures of a folder are centre-cropped to a square,
             scaled and turned grey or RGB; noise is made at this shape; any other set must have it.
+        background: What shows through transparent pixels of pictures, `white` or `black`.
+        with_labels: Whether labels are looked at; those of an OOD set are not.
 
     Raises:
         Unavailable: The set is not in the data folder and cannot be fetched.
@@ -53,6 +60,8 @@ def load(
     """
     choice("split", split, (*SPLITS, "all"))
     name, options = _counted(source)
+    if name in ("digits", *OOD_SETS, *PUBLISHED) and Path(source).exists():
+        print(f"{source} is the built-in set of that name; write ./{source} for the one that lies here")
     if source == "digits":
         image_set = split_of(source, digits(range(8)), split)
     elif name in OOD_SETS:
@@ -67,21 +76,47 @@ def load(
         if part == "train":
             image_set = split_of(source, image_set, split, ends=(0.9, 1))
     else:
-        image_set = _own(source, image_shape, with_labels)
-        if split != "all" and (image_set.labels is not None or split != "test"):
-            image_set = split_of(source, image_set, split)
+        image_set = _own(source, split, image_shape, background, with_labels)
     if not len(image_set.images):
         raise InputError(f"no image of {source} falls to its {split} split; it needs more images a class")
     _check_shape(source, image_set.images.shape[1:], image_shape)
+    check_levels(image_set.images.max(), f"images of {source}")
     return image_set
 
 
-def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 1)) -> list[EvaluationSet]:
+def id_splits(settings: Data) -> Splits:
+    """The ID images of an experiment, checked for all that it takes of them before anything is trained.
+
+    Raises:
+        InputError: As for `load`, and where a split lacks a class or has one too many.
+    """
+    options = dict(image_shape=settings.image_shape, background=settings.background)
+    splits = Splits(*(load(settings.id_data, split, **options) for split in SPLITS))
+    check(settings.id_data, splits)
+    return splits
+
+
+def evaluation_sets(settings: Settings, splits: Splits) -> list[EvaluationSet]:
+    """The ID test images and the OOD sets of an experiment; lines say which images a detector was trained on."""
+    options = (settings.image_shape, settings.background, splits.train)
+    return [id_set(splits.test), *load_ood(settings.ood_sets, *options)]
+
+
+def load_ood(
+    sources: Iterable[str],
+    image_shape: tuple[int, int, int] = (8, 8, 1),
+    background: str = "white",
+    train: ImageSet | None = None,
+) -> list[EvaluationSet]:
     """The whole of each OOD set, without labels: none of its classes is a detector's.
 
     A published set that cannot be had is left out, with a printed line that says why.
+
+    Args:
+        train: Training images; a line says how many of them are in an OOD set, if any are.
     """
     sets: list[EvaluationSet] = []
+    trained_on = [] if train is None else hashes(train.images)
     for source in sources:
         key, title, role = identity(source)
         if key == ID_TEST:
@@ -91,10 +126,14 @@ def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 
         if any(key == other.key or title == other.title for other in sets):
             raise InputError(f"two OOD sets are called {title}; rename the folder or file of one")
         try:
-            images = load(source, "all", image_shape=image_shape, with_labels=False).images
+            images = load(
+                source, "all", image_shape=image_shape, background=background, with_labels=False
+            ).images
         except Unavailable as error:
             print(f"left out: {error}")
         else:
+            if trained_on:
+                print_overlap(title, hashes(images), "training", trained_on)
             sets.append(EvaluationSet(key, title, role, images, None, ()))
     if not sets:
         raise InputError("none of the OOD sets is there; name others, such as gaussian and uniform")
@@ -104,8 +143,8 @@ def load_ood(sources: Iterable[str], image_shape: tuple[int, int, int] = (8, 8, 
 def identity(source: str) -> tuple[str, str, Role]:
     """Key, title and role of an OOD set.
 
-    The key of a set of one's own, and its title, is its name or the last part of its path without the suffix; it
-    counts as far, whatever it is called.
+    The key of a set of one's own, and its title, is its name or the last part of its path, without `.npz`; it counts as
+    far, whatever it is called.
     """
     name, _ = _counted(source)
     if name in OOD_SETS:
@@ -114,7 +153,8 @@ def identity(source: str) -> tuple[str, str, Role]:
         return source, published.title(source), PUBLISHED[source].role
     if published.knows(source):
         return source, published.title(source), Role.FAR
-    return Path(source).stem, Path(source).stem, Role.FAR
+    name = Path(source).expanduser().resolve().name.removesuffix(".npz")
+    return name, name, Role.FAR
 
 
 def _counted(source: str) -> tuple[str, dict[str, int]]:
@@ -135,15 +175,43 @@ def _check_shape(source: str, shape: tuple[int, ...], image_shape: tuple[int, in
         )
 
 
-def _own(source: str, image_shape: tuple[int, int, int], with_labels: bool) -> ImageSet:
+def _own(
+    source: str, split: str, image_shape: tuple[int, int, int], background: str, with_labels: bool
+) -> ImageSet:
+    path = _place(source)
+    if path.is_dir() and with_labels and split != "all" and split_folders(path):
+        return _of_split_folders(path, split, image_shape, background)
+    if path.is_dir():
+        image_set = own.from_folder(path, image_shape, background, with_labels)
+    else:
+        image_set = own.from_npz(path, with_labels)
+    if split == "all" or (image_set.labels is None and split == "test"):
+        return image_set
+    return split_of(source, image_set, split)
+
+
+def _place(source: str) -> Path:
+    """The folder or `.npz` file, from here or from the Snakefile, as a path in a run's configuration is meant."""
     path = Path(source).expanduser()
-    for place in (path, home() / path):  # so that a path of a run's configuration holds in a notebook too
-        if place.is_dir():
-            return from_folder(place, image_shape)
-        if place.suffix == ".npz" and place.is_file():
-            return from_npz(place, with_labels)
+    for place in (path, home() / path):
+        if place.is_dir() or (place.suffix == ".npz" and place.is_file()):
+            return place
     raise InputError(
         f"image set {source!r} is not known; give one of digits, {', '.join([*OOD_SETS, *PUBLISHED])}, "
         f"NAME for {published.data_folder()}/NAME-test.npz, or the path, from here or from the Snakefile, of a folder "
         "of images or of an .npz file"
     )
+
+
+def _of_split_folders(path: Path, split: str, image_shape: tuple[int, int, int], background: str) -> ImageSet:
+    """A split of a folder that has folders for them; a validation set that is missing is a tenth of `train`."""
+    folders = split_folders(path)
+    if "test" not in folders:
+        folders["test"] = folders.pop("val")
+    folder = folders.get(split, folders["train"])
+    is_shared = "val" not in folders and split != "test"
+    share = "" if not is_shared else ", of each class 90 %" if split == "train" else ", of each class 10 %"
+    print(f"{shown(path)}: the {split} images are those in {shown(folder)}{share}")
+    classes = own.sub_folders(folders["train"])
+    image_set = own.from_folder(folder, image_shape, background, class_names=classes)
+    return split_of(shown(path), image_set, split, ends=(0.9, 1)) if is_shared else image_set

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from oodlib.datasets.downloads import Unavailable, fetch, unpacked
+from oodlib.datasets.own import classes_in_npz, from_npz
 from oodlib.datasets.roles import Role
 from oodlib.errors import InputError
 from oodlib.files import place
-from oodlib.images import ImageSet, fit_picture, from_npz, open_picture, picture_files
+from oodlib.images import ImageSet
+from oodlib.pictures import Notes, fit_picture, open_picture, picture_files
 
 
 def data_folder() -> Path:
@@ -86,7 +88,8 @@ def _odin(
 
     def read(_part: str) -> ImageSet:
         url = f"https://www.dropbox.com/s/{archive}.tar.gz?dl=1"
-        files = picture_files(unpacked(url, md5, data_folder() / Path(archive).name))
+        folder = unpacked(url, md5, data_folder() / Path(archive).name)
+        files = picture_files(folder, Notes(folder))
         images = np.empty((len(files), 32, 32, 3), np.uint8)
         for i, file in enumerate(files):
             picture = open_picture(file)
@@ -152,7 +155,9 @@ def read(source: str, part: str, with_labels: bool = True) -> ImageSet:
     """
     file = _npz(source, part)
     if source not in PUBLISHED:
-        return from_npz(file or data_folder() / f"{source}-{part}.npz", with_labels)
+        train = _npz(source, "train")
+        classes = classes_in_npz(train) if with_labels and part == "test" and train else None
+        return from_npz(file or data_folder() / f"{source}-{part}.npz", with_labels, classes)
     published = PUBLISHED[source]
     if part not in published.sizes:
         raise InputError(f"{source} is an OOD test set and has no training images")

@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from oodlib.datasets.roles import EvaluationSet, Role
-from oodlib.images import ImageSet, split_of
+from oodlib.datasets.splits import split_of
+from oodlib.errors import InputError
+from oodlib.images import ImageSet
 
 # Capitals that an 8 x 8 image does not tell from a digit are left out: B D G I O Q S Z.
 LETTERS = "ACEFHJKLMNPRTUVWXY"
@@ -70,10 +72,13 @@ def _photo_patches(shape: tuple[int, int, int], count: int = 1000) -> np.ndarray
     size, _, channels = shape
     mode = "L" if channels == 1 else "RGB"
     photos = [Image.fromarray(photo).convert(mode) for photo in load_sample_images().images]
+    largest = min(min(photo.size) for photo in photos)
+    if size > largest:
+        raise InputError(f"photo_patches come at up to {largest} pixels, not at {size}; choose another set")
     images = np.empty((count, *shape), np.uint8)
     for i in range(count):
         rng = np.random.default_rng([NOISE_SEED, i])
-        photo, side = photos[i % 2], 2 ** rng.integers(size.bit_length() - 1, 8)
+        photo, side = photos[i % 2], 2 ** rng.integers(size.bit_length() - 1, max(8, size.bit_length()))
         left, top = rng.integers(0, photo.width - side + 1), rng.integers(0, photo.height - side + 1)
         box = (left, top, left + side, top + side)
         patch = photo.resize((size, size), Image.Resampling.BOX, box=tuple(map(int, box)))

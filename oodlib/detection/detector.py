@@ -39,6 +39,7 @@ class Detector(nn.Module):
         class_names: Names of the C classes.
         image_shape: (H, W, channels) of the images.
         mean, std: Of each channel over the training images, in [0, 1].
+        background: What shows through transparent pixels of pictures, here as in training.
         settings: The backbone's and the head's, the seed of their initial weights, and the precision: `bf16` for a
             backbone under autocast to bfloat16; weights and head are float32 all the same.
     """
@@ -50,6 +51,7 @@ class Detector(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         settings: DetectorModel = DetectorModel(),  # noqa: B008, it does not change
+        background: str = "white",
     ):
         # Here, because torchvision takes a second to import.
         from oodlib.detection.backbones import make_backbone
@@ -61,14 +63,22 @@ class Detector(nn.Module):
         is_plain = settings.precision == "fp32" and image_shape[0] <= 8
         layout = torch.contiguous_format if is_plain else torch.channels_last
         config = settings.values(DetectorModel)
-        self._assemble(module.to(memory_format=layout), layer, config, class_names, image_shape, mean, std)
+        images = (class_names, image_shape, mean, std, background)
+        self._assemble(module.to(memory_format=layout), layer, config, *images)
         self.layout, self.precision = layout, settings.precision
 
-    def _assemble(self, backbone: nn.Module, head: Head, config, class_names, image_shape, mean, std) -> None:
+    def _assemble(
+        self, backbone: nn.Module, head: Head, config, class_names, image_shape, mean, std, background="white"
+    ) -> None:
         super().__init__()
+        if not (np.isfinite([*mean, *std]).all() and min(std) > 0):
+            raise InputError(
+                f"mean {list(mean)} and std {list(std)} of the channels, expected finite, std above 0"
+            )
         self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
         self.config = {**config, "class_names": list(class_names), "image_shape": list(image_shape)}
         self.config |= {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
+        self.config["background"] = self.background = background
         self.backbone, self.head = backbone, head
         self.layout, self.precision = torch.contiguous_format, "fp32"  # a module of one's own knows its own
         # Buffers, to be on the device before training needs them; saved with the settings, not with the weights.
@@ -147,7 +157,8 @@ class Detector(nn.Module):
     @torch.inference_mode()
     def all_features(self, images: Any) -> Tensor:
         """Features (N, D) of any images that `score` takes, in evaluation mode."""
-        batches = uint8_tensor(images, self.image_shape).split(images_at_once(self.image_shape, self.device))
+        images = uint8_tensor(images, self.image_shape, self.background)
+        batches = images.split(images_at_once(self.image_shape, self.device))
         with evaluating(self):
             return torch.cat([self.features(batch.to(self.device)) for batch in batches])
 
@@ -155,6 +166,10 @@ class Detector(nn.Module):
     def outputs(self, images: Any) -> Outputs:
         """What scores are computed from, of any images that `score` takes, in evaluation mode."""
         features = self.all_features(images)
+        if self.head.weight.dtype != torch.float32:
+            raise InputError(
+                f"the detector's head is {self.head.weight.dtype}; bring it back with detector.float()"
+            )
         with evaluating(self.head):
             return Outputs(features, self.head.logits(features), self.head.weight.detach())
 
@@ -261,7 +276,8 @@ class Detector(nn.Module):
                 raise InputError(f"the detector in {folder} was made of a {module}; give it as backbone")
             if module is None:
                 images = [config.pop(name) for name in ("class_names", "image_shape", "mean", "std")]
-                detector = cls(*images, as_made(DetectorModel, config))
+                background = config.pop("background", "white")
+                detector = cls(*images, as_made(DetectorModel, config), background)
             else:
                 detector = cls._around(backbone, tensors["head.weight"].shape[1], **config)
             detector.load_state_dict(tensors, strict=module is None)

@@ -81,7 +81,8 @@ def trained_detector(
     if step.must_make():
         for mark in MARKS[1:]:  # what was fitted to another network and scored by it counts no more
             (folder / mark).unlink(missing_ok=True)
-        network = Detector(train.class_names, settings.image_shape, *mean_and_std(train.images), settings)
+        moments = mean_and_std(train.images)
+        network = Detector(train.class_names, settings.image_shape, *moments, settings, settings.background)
         history = fit_detector(
             network,
             train.images,
