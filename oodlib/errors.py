@@ -1,10 +1,22 @@
 """The one exception for bad input: what was given, what was expected, what to do, on one line."""
 
 from collections.abc import Iterable
+from unicodedata import category
+
+
+def one_line(text: str) -> str:
+    """A text with control characters, other ends of lines, and what is no character written as their codes."""
+    codes = {
+        c: c.encode("unicode_escape").decode() for c in set(text) if category(c) in ("Cc", "Cs", "Zl", "Zp")
+    }
+    return "".join(codes.get(c, c) for c in text)
 
 
 class InputError(ValueError):
     """Bad input from a user. In a notebook it shows as its message, without a traceback."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]

@@ -79,13 +79,16 @@ def uint8_tensor(images: Any, image_shape: tuple[int, int, int], background: str
     )
     if not is_float and images.dtype not in (np.uint8, torch.uint8):
         raise InputError(f"images are {str(images.dtype).removeprefix('torch.')}; {expected}")
+    given = tuple(images.shape)
     if images.ndim == 3 and channels == 1:
         images = images[..., None]
-    if images.ndim != 4 or not len(images):
-        raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
     last = tuple(images.shape[1:]) == tuple(image_shape)
-    if not last and tuple(images.shape[1:]) != (channels, height, width):
-        raise InputError(f"images have shape {tuple(images.shape)}; {expected}")
+    if (
+        not images.ndim
+        or not len(images)
+        or not (last or tuple(images.shape[1:]) == (channels, height, width))
+    ):
+        raise InputError(f"images have shape {given}; {expected}")
     tensor = _levels(images, expected) if is_float else _uint8(images)
     check_levels(tensor.amax().item(), "the images")
     if last and channels > 1:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from oodlib.errors import InputError
+from oodlib.errors import InputError, one_line
 
 BACKGROUNDS = ("white", "black")
 MAX_PIXELS = 400_000_000  # of a picture; decoded, it takes 1.2 GB in RGB
@@ -52,8 +52,7 @@ class Notes:
 
 def shown(path: Path) -> str:
     """A path as a line of UTF-8 can hold it, whatever bytes its name has."""
-    text = os.fsencode(path.as_posix()).decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return one_line(os.fsencode(path.as_posix()).decode(errors="backslashreplace"))
 
 
 def picture_files(folder: Path, notes: Notes) -> list[Path]:

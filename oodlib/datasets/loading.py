@@ -15,7 +15,7 @@ from oodlib.datasets.published import PUBLISHED
 from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role, id_set
 from oodlib.datasets.splits import SPLITS, Splits, check, hashes, print_overlap, split_folders, split_of
 from oodlib.datasets.synthetic import OOD_SETS, digits
-from oodlib.errors import InputError, choice
+from oodlib.errors import InputError, choice, one_line
 from oodlib.files import home
 from oodlib.images import ImageSet, check_levels
 from oodlib.pictures import shown
@@ -154,6 +154,8 @@ def identity(source: str) -> tuple[str, str, Role]:
     if published.knows(source):
         return source, published.title(source), Role.FAR
     name = Path(source).expanduser().resolve().name.removesuffix(".npz")
+    if one_line(name) != name:
+        raise InputError(f"OOD set {name} has a control character in its name; rename it")
     return name, name, Role.FAR
 
 

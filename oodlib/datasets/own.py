@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from oodlib.errors import InputError
+from oodlib.errors import InputError, one_line
 from oodlib.images import ImageSet
 from oodlib.pictures import Notes, is_system, picture_files, read_picture, shown
 
@@ -67,6 +67,10 @@ def _check_classes(folder: Path, names: Sequence[str], class_names: Sequence[str
     for name in sub_folders(folder):
         if name not in names:
             raise InputError(f"class folder {shown(folder / name)} holds no pictures; add some or remove it")
+        if one_line(name) != name:
+            raise InputError(
+                f"class folder {shown(folder / name)} has a control character in its name; rename it"
+            )
     unknown = [name for name in names if name not in class_names]
     if unknown:
         raise InputError(
@@ -121,7 +125,10 @@ def _numbers(labels: np.ndarray, path: Path) -> tuple[str, ...]:
     classes = np.unique(labels).tolist()  # in Python, where no label is too large
     if classes and classes[-1] >= len(classes):
         missing = [c for c in range(min(classes[-1], len(classes) + 5)) if c not in classes]
-        raise InputError(f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps")
+        raise InputError(
+            f"labels in {path} skip {missing[:5]}; number the classes from 0 without gaps, as "
+            "numpy.unique(labels, return_inverse=True)[1] does"
+        )
     return tuple(map(str, classes))
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.detection.metrics import ood_metrics
+from oodlib.errors import one_line
 from oodlib.reports.names import NAMES, label
 
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
@@ -119,6 +120,6 @@ def markdown(table: pd.DataFrame) -> str:
     names = {column: table[column].map(label) for column in ("head", "outliers") if column in table}
     table = table.assign(**names).rename(columns=label)
     table = table.map(
-        lambda cell: cell.replace("|", r"\|") if isinstance(cell, str) else cell
+        lambda cell: one_line(cell).replace("|", r"\|") if isinstance(cell, str) else cell
     )  # it ends a cell
     return table.to_markdown(index=False, disable_numparse=True)
