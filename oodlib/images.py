@@ -7,12 +7,13 @@ import numpy as np
 from PIL import Image
 
 from oodlib.errors import InputError
-from oodlib.pictures import fit_picture
+from oodlib.pictures import fit_pictures
 
 if TYPE_CHECKING:  # it takes seconds to import
     import torch
 
 AT_ONCE = 1000  # images of which copies in another type are in memory at once
+OVERSHOOT = 1e-3  # beyond [0, 1], by rounding; a quarter of a level
 
 
 class ImageSet(NamedTuple):
@@ -69,7 +70,7 @@ def uint8_tensor(images: Any, image_shape: tuple[int, int, int], background: str
             raise InputError(
                 f"images are a {type(images).__name__} of something else than pictures; {expected}"
             )
-        images = np.stack([fit_picture(image, image_shape, background) for image in images])
+        images = fit_pictures(images, image_shape, background)
     if isinstance(images, np.ma.MaskedArray) or not isinstance(images, np.ndarray | torch.Tensor):
         raise InputError(f"images are a {type(images).__name__}; {expected}")
     is_float = (
@@ -79,6 +80,8 @@ def uint8_tensor(images: Any, image_shape: tuple[int, int, int], background: str
     )
     if not is_float and images.dtype not in (np.uint8, torch.uint8):
         raise InputError(f"images are {str(images.dtype).removeprefix('torch.')}; {expected}")
+    if isinstance(images, torch.Tensor) and (images.layout != torch.strided or images.is_meta):
+        raise InputError("images are a sparse or empty tensor; " + expected)
     given = tuple(images.shape)
     if images.ndim == 3 and channels == 1:
         images = images[..., None]
@@ -119,9 +122,9 @@ def _levels(images: "np.ndarray | torch.Tensor", expected: str) -> "torch.Tensor
             else part.detach().cpu().float()
         )
         low, high = part.min().item(), part.max().item()
-        if not (low >= 0 and high <= 1):  # NaN is neither
+        if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # NaN is neither
             raise InputError(f"images range from {low:.3g} to {high:.3g}; {expected}")
-        levels[start : start + AT_ONCE] = (part * 255).round()
+        levels[start : start + AT_ONCE] = (part * 255).round().clamp(0, 255)
     return levels
 
 

@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -124,7 +124,7 @@ def open_picture(file: Path, notes: Notes | None = None) -> Image.Image:
     Raises:
         InputError: It is not a regular file, or cannot be decoded.
     """
-    with _readable(file):
+    with _readable(f"image {shown(file)}"):
         if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
             raise InputError("it is not a regular file; remove it")
         with _large_pictures(), Image.open(file, formats=formats()) as picture:
@@ -142,19 +142,31 @@ def read_picture(
 ) -> np.ndarray:
     """A picture from a file by `fit_picture`; one that cannot be read or converted is an `InputError`."""
     picture = open_picture(file, notes)
-    with _readable(file):
+    with _readable(f"image {shown(file)}"):
         return fit_picture(picture, image_shape, background)
 
 
+def fit_pictures(
+    pictures: Sequence[Image.Image], image_shape: tuple[int, int, int], background: str
+) -> np.ndarray:
+    """Pictures by `fit_picture`, uint8 (N, H, W, C); one that is closed, damaged or refused is an `InputError`."""
+    images = np.empty((len(pictures), *image_shape), np.uint8)
+    for i, picture in enumerate(pictures):
+        with _readable(f"picture {i} of {len(pictures)}"), _large_pictures():
+            images[i] = fit_picture(picture, image_shape, background)
+    return images
+
+
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def _readable(noun: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"image {shown(file)} cannot be read: {error}") from error
+        raise InputError(f"{noun} cannot be read: {error}") from error
     except Exception as error:  # of many kinds: each format's decoder raises its own
         cause = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"image {shown(file)} cannot be read ({cause}); remove or repair it") from error
+        cause = cause if str(cause) else "is it closed?"  # as Pillow's assertion means
+        raise InputError(f"{noun} cannot be read ({cause}); remove or repair it") from error
 
 
 @contextmanager
@@ -179,9 +191,11 @@ def fit_picture(
         background: What shows through transparent pixels, one of `BACKGROUNDS`.
 
     Raises:
-        InputError: Values of more than 8 bits are beyond their range, or look as if they were in another.
+        InputError: It has no pixels; or values of more than 8 bits are beyond their range, or seem to be in another.
     """
     height, width, channels = image_shape
+    if 0 in picture.size:
+        raise InputError("it is {} x {} pixels, of which there are none; remove it".format(*picture.size))
     picture = _as_shown(picture, background).convert("L" if channels == 1 else "RGB")
     return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BOX)).reshape(image_shape)
 
@@ -249,12 +263,15 @@ def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | N
     if not profile:
         return None
     try:
-        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if ImageCms.getProfileDescription(embedded).startswith("sRGB"):
-            return None
-        return ImageCms.buildTransform(embedded, srgb, mode, "RGB")
-    except (
-        OSError,
-        ImageCms.PyCMSError,
-    ):  # broken, or of another colour space: viewers show the values as they are
+        transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, mode, "RGB")
+    except (OSError, ImageCms.PyCMSError):  # broken, or of another colour space: viewers show what is stored
         return None
+    if mode == "CMYK":
+        return transform
+    # What is all but sRGB would change last digits alone.
+    colours = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3)
+    probe = Image.fromarray(colours).convert(mode)
+    before, after = (
+        np.asarray(p.convert("RGB"), int) for p in (probe, ImageCms.applyTransform(probe, transform))
+    )
+    return transform if abs(after - before).max() > 1 else None

@@ -80,6 +80,13 @@ def _batches(files: list[Path], notes: Notes, detector: Detector) -> Iterator[tu
             yield names, np.stack(images)
 
 
+def _write(table: pd.DataFrame, path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe or a device takes no other file's name
+        table.to_csv(path, index=False, float_format="%.9g")
+    else:
+        write_csv(path.resolve(), table)  # a link goes on to lead to it
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit code is 0, 1 for bad input (one line on stderr says what) and 2 for bad usage."""
     parser = argparse.ArgumentParser(
@@ -92,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--csv", metavar="FILE", help="write CSV to a file, or with - to stdout")
     options = parser.parse_args(arguments)
     try:
+        if options.csv and Path(options.csv).is_dir():
+            raise InputError(f"{options.csv} is a folder; give a file for the table")
         detector = Detector.load(options.detector, "cuda" if torch.cuda.is_available() else "cpu")
         table = predict_folder(detector, options.pictures, options.score)
         if options.csv is None:
@@ -101,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.csv == "-":
             print(table.to_csv(index=False, float_format="%.9g"), end="")
         else:
-            write_csv(Path(options.csv), table)
+            _write(table, Path(options.csv))
     except (InputError, OSError) as error:
         print(f"oodlib-predict: {error}", file=sys.stderr)
         return 1

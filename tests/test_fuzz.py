@@ -188,7 +188,8 @@ def nasty_names(seed, count=60):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_names_of_classes_are_theirs_in_every_table(tmp_path, seed):
-    names = [name for name in nasty_names(seed) if one_line(name) == name]
+    composed = {unicodedata.normalize("NFC", name) for name in nasty_names(seed) if one_line(name) == name}
+    names = sorted({name.replace("\u202e", "").strip(): name for name in sorted(composed)}.values())
     for name in names:
         (tmp_path / "set" / name).mkdir(parents=True)
         Image.new("L", (8, 8), 99).save(tmp_path / "set" / name / "a.png")

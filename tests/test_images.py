@@ -76,6 +76,11 @@ def test_floats_of_any_type_and_byte_order_become_the_nearest_level(dtype):
     assert np.array_equal(uint8_tensor(floats, (2, 2, 1)).flatten().numpy(), levels.ravel())
 
 
+def test_floats_may_leave_their_range_by_rounding():
+    floats = np.float32([-1e-7, 1 + 1e-6, 0.5, 1]).reshape(1, 2, 2, 1)
+    assert uint8_tensor(floats, (2, 2, 1)).flatten().tolist() == [0, 255, 128, 255]
+
+
 def test_floats_are_converted_in_parts(monkeypatch):
     monkeypatch.setattr("oodlib.images.AT_ONCE", 2)
     assert np.array_equal(uint8_tensor(IMAGES / 255, (8, 6, 3)).permute(0, 2, 3, 1).numpy(), IMAGES)
@@ -91,6 +96,10 @@ def test_floats_are_converted_in_parts(monkeypatch):
         (np.full((1, 8, 6, 3), np.nan), "images range from nan to nan"),
         ({"images": IMAGES}, "images are a dict"),
         (["a.png"], "images are a list of something else than pictures"),
+        (np.array(5.0), r"images have shape \(\)"),
+        (IMAGES[0], r"images have shape \(8, 6, 3\)"),
+        (torch.zeros(1, 3, 8, 6).to_sparse(), "images are a sparse or empty tensor"),
+        (torch.zeros(1, 3, 8, 6, device="meta"), "images are a sparse or empty tensor"),
     ],
 )
 def test_what_are_no_images_is_told(images, message):

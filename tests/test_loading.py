@@ -387,7 +387,7 @@ def test_npz_in_rgb_has_its_shape(npz):
 @pytest.mark.parametrize(
     "arrays, told",
     [
-        ({"pictures": IMAGES}, r"holds pictures; it needs an array called images"),
+        ({"pictures": IMAGES}, r"holds pictures\.npy; write it with numpy\.savez\(path, images"),
         ({"images": IMAGES.astype(np.float32)}, r"are float32 of shape \(40, 8, 8, 1\), expected uint8"),
         ({"images": IMAGES.astype(np.int64)}, r"are int64"),
         ({"images": IMAGES[0, 0]}, r"of shape \(8, 1\)"),
@@ -444,7 +444,7 @@ def test_training_data_needs_labels(tmp_path):
 
 def test_an_npz_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"bad\.npz cannot be read .* make the file again"):
+    with pytest.raises(InputError, match=r"bad\.npz cannot be read .* write it with numpy\.savez"):
         load(str(tmp_path / "bad.npz"))
 
 

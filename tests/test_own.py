@@ -125,6 +125,39 @@ def test_an_array_is_read_only_where_the_file_can_hold_it(tmp_path, claim, messa
         from_npz(tmp_path / "b.npz")
 
 
+@pytest.mark.parametrize("raw", ["images", "labels"])
+def test_what_is_no_array_in_an_npz_is_refused(tmp_path, raw):
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w" if raw == "images" else "a") as file:
+        file.writestr(raw, "0 1")
+    with pytest.raises(InputError, match=rf"holds .*{raw}; write it with numpy\.savez\(path, images"):
+        from_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("twin", ["cat ", "cat\u200b", "ca\u0301t", "c\u00e1t"])
+def test_two_classes_that_look_alike_are_refused(classes, twin):
+    if "\u0301" in twin or "\u00e1" in twin:
+        (classes / "cat").rename(classes / ("c\u00e1t" if "\u0301" in twin else "ca\u0301t"))
+    (classes / twin).mkdir()
+    Image.new("L", (8, 8)).save(classes / twin / "a.png")
+    with pytest.raises(
+        InputError, match=r"holds two folders that look alike, .* and .*; rename or join them"
+    ):
+        from_folder(classes, (8, 8, 1))
+
+
+def test_a_class_is_the_same_however_its_letters_are_composed(classes):
+    (classes / "cat").rename(classes / "ca\u0301t")
+    assert from_folder(classes, (8, 8, 1), class_names=["c\u00e1t", "dog"]).labels.tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
+
+
 def test_objects_in_an_npz_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.array([np.zeros((8, 8)), np.zeros((9, 8))], object))
     with pytest.raises(InputError, match=r"images in .* are object of shape \(2,\), expected uint8"):

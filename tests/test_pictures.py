@@ -335,3 +335,25 @@ def test_a_name_is_shown_on_one_line_whatever_its_bytes(tmp_path):
     (tmp_path / os.fsdecode(b"c\xff")).write_text("")
     (line,) = listed(tmp_path)[1]
     assert line.endswith(r"2 left out, not pictures that Pillow reads: a\nb, c\xff")
+
+
+@pytest.mark.parametrize("size", [(0, 80), (80, 0), (0, 0)])
+def test_a_picture_without_pixels_is_refused(size):
+    with pytest.raises(InputError, match=rf"it is {size[0]} x {size[1]} pixels, of which there are none"):
+        fit_picture(Image.new("L", size), (8, 8, 1))
+
+
+def test_a_picture_that_is_closed_or_cut_is_told_by_its_place(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    whole = Image.open(tmp_path / "a.png")
+    with pytest.raises(
+        InputError, match=r"^picture 1 of 2 cannot be read \(is it closed\?\); remove or repair it$"
+    ):
+        uint8_tensor([whole, closed], (8, 8, 1))
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
+    with pytest.raises(
+        InputError, match=r"^picture 0 of 1 cannot be read \(.*truncated.*\); remove or repair it$"
+    ):
+        uint8_tensor(Image.open(tmp_path / "b.png"), (8, 8, 1))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 
 import numpy as np
@@ -201,6 +202,22 @@ def test_an_rgb_detector_takes_the_same_pictures(folder, tmp_path, capsys):
     assert np.allclose(read_csv(StringIO(out))["score"], detector.predict(fitted).scores, rtol=1e-6)
 
 
+def test_a_table_is_written_to_where_a_link_leads(folder, tmp_path, capsys):
+    (tmp_path / "out.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "out.csv")
+    run(capsys, DETECTOR, folder, "--csv", tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(read_csv(tmp_path / "out.csv")) == len(NAMES)
+
+
+def test_a_table_is_written_into_a_pipe(folder, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit((tmp_path / "pipe").read_text)
+        run(capsys, DETECTOR, folder, "--csv", tmp_path / "pipe")
+        assert len(reader.result(timeout=60).splitlines()) == len(NAMES) + 1
+
+
 def bad_input(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
@@ -216,6 +233,7 @@ def bad_input(tmp_path, folder):
             (DETECTOR, folder, "--score", "cosin"),
             "score 'cosin' is not known; choose one of",
         ),
+        "csv is a folder": ((DETECTOR, folder, "--csv", tmp_path), "is a folder; give a file for the table"),
         "csv not writable": ((DETECTOR, folder, "--csv", tmp_path / "file.png" / "out.csv"), "file.png"),
     }
 
@@ -229,6 +247,7 @@ def bad_input(tmp_path, folder):
         "no pictures",
         "no readable picture",
         "unknown score",
+        "csv is a folder",
         "csv not writable",
     ],
 )

@@ -126,7 +126,7 @@ def test_cifar10_split_is_fixed(cifar_npz):
             r"labels in .*cifar10-test\.npz must go from 0 to 9",
         ),
         ("test", {"images": noise(20, 8, 8, 1), "labels": np.arange(20) % 10}, r"shape \(8, 8, 1\)"),
-        ("test", {"pictures": noise(20)}, "needs an array called images"),
+        ("test", {"pictures": noise(20)}, r"write it with numpy\.savez"),
     ],
 )
 def test_a_cifar10_npz_that_is_not_cifar10_is_refused(folder, cifar_npz, part, arrays, told):

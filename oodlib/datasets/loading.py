@@ -8,6 +8,7 @@ The large one is CIFAR-10, with published OOD sets, taken from the data folder o
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 
 from oodlib.datasets import own, published
 from oodlib.datasets.downloads import Unavailable
@@ -153,7 +154,7 @@ def identity(source: str) -> tuple[str, str, Role]:
         return source, published.title(source), PUBLISHED[source].role
     if published.knows(source):
         return source, published.title(source), Role.FAR
-    name = Path(source).expanduser().resolve().name.removesuffix(".npz")
+    name = normalize("NFC", Path(source).expanduser().resolve().name.removesuffix(".npz"))
     if one_line(name) != name:
         raise InputError(f"OOD set {name} has a control character in its name; rename it")
     return name, name, Role.FAR

@@ -3,7 +3,9 @@
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
+from unicodedata import category, normalize
 
 import numpy as np
 from numpy.lib import format as npy
@@ -36,7 +38,10 @@ def from_folder(
     """
     notes = Notes(folder)
     files = picture_files(folder, notes)
-    parents = [file.relative_to(folder).parts[0] if file.parent != folder else None for file in files]
+    parents = [
+        normalize("NFC", file.relative_to(folder).parts[0]) if file.parent != folder else None
+        for file in files
+    ]
     names = sorted(set(parents) - {None}) if with_labels else []
     if names:
         _check_classes(folder, names, class_names or names)
@@ -59,8 +64,20 @@ def from_folder(
 
 
 def sub_folders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, without a system's own."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_system(entry.name))
+    """The names of the folders in a folder, without a system's own, with letters composed: macOS takes them apart.
+
+    Raises:
+        InputError: Two names look alike.
+    """
+    names = sorted(normalize("NFC", e.name) for e in folder.iterdir() if e.is_dir() and not is_system(e.name))
+    looks = ["".join(c for c in name if category(c) != "Cf").strip() for name in names]
+    for one, other in combinations(range(len(names)), 2):
+        if looks[one] == looks[other]:
+            raise InputError(
+                f"{shown(folder)} holds two folders that look alike, {names[one]!a} and {names[other]!a}; "
+                "rename or join them"
+            )
+    return names
 
 
 def _check_classes(folder: Path, names: Sequence[str], class_names: Sequence[str]) -> None:
@@ -135,18 +152,17 @@ def _numbers(labels: np.ndarray, path: Path) -> tuple[str, ...]:
 @contextmanager
 def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     """An `.npz` that holds images; whatever is wrong with it becomes an `InputError`."""
+    expected = "write it with numpy.savez(path, images=..., labels=...)"
     try:
         with zipfile.ZipFile(path) as file:
-            names = [name.removesuffix(".npy") for name in file.namelist()]
-            if "images" not in names:
-                raise InputError(
-                    f"{path} holds {', '.join(names) or 'nothing'}; it needs an array called images"
-                )
+            names = file.namelist()
+            if "images.npy" not in names or "labels" in names:  # which is no array
+                raise InputError(f"{path} holds {', '.join(names) or 'nothing'}; {expected}")
             yield file
     except InputError:
         raise
     except Exception as error:  # of many kinds: zip, compression and header have their own
-        raise InputError(f"{path} cannot be read ({error}); make the file again") from error
+        raise InputError(f"{path} cannot be read ({error}); {expected}") from error
 
 
 def _array(
