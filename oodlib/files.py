@@ -1,15 +1,23 @@
 """Files that are never half-written, hashes of arrays, and where folders lie."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
+import psutil
 from filelock import FileLock
+from safetensors import SafetensorError
+
+from oodlib.errors import InputError
 
 if TYPE_CHECKING:  # it takes 0.2 s to import
     import pandas as pd
@@ -19,19 +27,27 @@ NAME_COLUMNS = (
     *("set", "ood_set", "title", "role", "classes", "predicted"),
     *("preset", "head", "outliers", "own_score", "score", "metric"),
 )
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the text begins that stands for a large file
+# What readers of JSON, of npz and of safetensors files raise at one that is damaged, or holds something else.
+DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(SafetensorError, BadZipFile, zlib.error),
+)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it when the block ends without an error.
 
-    The file is on the disk before it has its name, and others may read it as the umask says, whoever wrote it.
+    The file is on the disk before it has its name, and others may read it as the umask says, whoever wrote it. What
+    processes of this machine that were killed left of the same file is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    _remove_leftovers(path)
+    part = path.with_name(f".{path.stem}.{platform.node()}.{os.getpid()}.part{path.suffix}")
+    part.touch()
     try:
-        part.touch()
         mode = part.stat().st_mode
         yield part
         part.chmod(mode)  # safetensors makes files that their owner alone can read
@@ -41,6 +57,15 @@ def atomic(path: Path) -> Iterator[Path]:
             _sync(path.parent, os.O_RDONLY)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` whose process on this machine is gone; other machines may share the folder."""
+    start, end = f".{path.stem}.{platform.node()}.", f".part{path.suffix}"
+    for part in path.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
+        owner = part.name.removeprefix(start).removesuffix(end)
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            part.unlink(missing_ok=True)
 
 
 def _sync(path: Path, flags: int) -> None:
@@ -86,6 +111,34 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """A block that reads `path`, in which whatever is wrong with the file becomes an `InputError` of one line.
+
+    Args:
+        advice: What to do about a file that is missing or damaged.
+    """
+    told = shown(path)
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise InputError(f"{told} is a git-LFS pointer, not the file itself; run git lfs pull")
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{told} is not there; {advice}") from error
+    except OSError as error:
+        raise InputError(f"{told} cannot be read: {error.strerror or error}") from error
+    except DAMAGE as error:
+        raise InputError(f"{told} is damaged or of another version of oodlib; {advice}") from error
+
+
+def shown(path: Path) -> str:
+    """A path as its owner would write it: without the way there from a notebook."""
+    return str(path).removeprefix("../")
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
