@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from oodlib.errors import InputError
@@ -35,28 +36,54 @@ DAMAGE = (
 )
 
 
+class Damaged(InputError):
+    """A file is missing, or is not what was written; it is to be made again."""
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it when the block ends without an error.
 
     The file is on the disk before it has its name, and others may read it as the umask says, whoever wrote it. What
     processes of this machine that were killed left of the same file is removed.
+
+    Raises:
+        InputError: It cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    part = path.with_name(f".{path.stem}.{platform.node()}.{os.getpid()}.part{path.suffix}")
-    part.touch()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        part = path.with_name(f".{path.stem}.{platform.node()}.{os.getpid()}.part{path.suffix}")
+        part.touch()
+        try:
+            mode = part.stat().st_mode
+            yield part
+            part.chmod(mode)  # safetensors makes files that their owner alone can read
+            _sync(part, os.O_RDWR)
+            os.replace(part, path)
+            if os.name == "posix":  # elsewhere folders cannot be opened
+                _sync(path.parent, os.O_RDONLY)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A block that writes `path`, in which a disk that is full or read-only becomes an `InputError` of one line."""
     try:
-        mode = part.stat().st_mode
-        yield part
-        part.chmod(mode)  # safetensors makes files that their owner alone can read
-        _sync(part, os.O_RDWR)
-        os.replace(part, path)
-        if os.name == "posix":  # elsewhere folders cannot be opened
-            _sync(path.parent, os.O_RDONLY)
-    finally:
-        part.unlink(missing_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{shown(path)} cannot be written: {reason}") from error
+
+
+def try_writing(folder: Path) -> None:
+    """Raise `InputError` if nothing can be written to the folder, which is made if it is not there."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -77,10 +104,25 @@ def _sync(path: Path, flags: int) -> None:
         os.close(number)
 
 
-def lock(path: Path) -> FileLock:
-    """A lock beside `path`, to be held in a `with` block by one process at a time; freed when its owner ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"))
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock beside `path`, as one process can at a time; the system frees it when its owner ends.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            owner.acquire(blocking=False)
+        except Timeout:
+            print(f"another process works on {shown(path)}; waiting for it", flush=True)
+            owner.acquire()
+    try:
+        yield
+    finally:
+        owner.release()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -119,6 +161,10 @@ def reading(path: Path, advice: str) -> Iterator[None]:
 
     Args:
         advice: What to do about a file that is missing or damaged.
+
+    Raises:
+        Damaged: It is missing or damaged.
+        InputError: It cannot be read, or is still to be fetched by git LFS.
     """
     told = shown(path)
     try:
@@ -129,11 +175,11 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{told} is not there; {advice}") from error
+        raise Damaged(f"{told} is not there; {advice}") from error
     except OSError as error:
         raise InputError(f"{told} cannot be read: {error.strerror or error}") from error
     except DAMAGE as error:
-        raise InputError(f"{told} is damaged or of another version of oodlib; {advice}") from error
+        raise Damaged(f"{told} is damaged or of another version of oodlib; {advice}") from error
 
 
 def shown(path: Path) -> str:

@@ -1,10 +1,15 @@
+import errno
 import os
+import re
+import threading
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from oodlib import files
 from oodlib.errors import InputError
 from oodlib.files import write_csv, write_json
 from oodlib.presets import make_settings
@@ -81,45 +86,50 @@ def step(run, settings=SETTINGS):
     return Step(run.denoiser, (), settings)
 
 
+def must_make(step):
+    with step.todo() as is_missing:
+        return is_missing
+
+
 def finish(run, settings=SETTINGS):
     step(run, settings).finish()
 
 
 def test_a_finished_step_need_not_be_made(run):
     finish(run)
-    assert not step(run).must_make()
+    assert not must_make(step(run))
 
 
 def test_a_step_that_was_never_finished_must_be_made(run):
-    assert step(run).must_make()
+    assert must_make(step(run))
 
 
 @pytest.mark.parametrize("change", [{"steps": 4}, {"more": 1}, {"outliers": "pool"}])
 def test_a_step_with_other_settings_must_be_made(run, change):
     finish(run)
-    assert step(run, {**SETTINGS, **change}).must_make()
+    assert must_make(step(run, {**SETTINGS, **change}))
 
 
 def test_a_tuple_and_a_list_are_the_same_setting(run):
     finish(run, {**SETTINGS, "image_shape": [8, 8, 1]})
-    assert not step(run).must_make()
+    assert not must_make(step(run))
 
 
 def test_a_step_that_must_be_made_loses_its_mark(run):
     finish(run)
-    step(run, {**SETTINGS, "steps": 4}).must_make()
+    must_make(step(run, {**SETTINGS, "steps": 4}))
     assert not (run.denoiser / "settings.json").exists()
 
 
 def test_a_step_that_need_not_be_made_keeps_its_mark(run):
     finish(run)
-    step(run).must_make()
+    must_make(step(run))
     assert (run.denoiser / "settings.json").exists()
 
 
 def test_a_kept_step_is_told(run, capsys):
     finish(run)
-    step(run).must_make()
+    must_make(step(run))
     assert "was made with these settings and is kept" in capsys.readouterr().out
 
 
@@ -165,30 +175,30 @@ def test_a_step_with_a_missing_file_must_be_made_again(run):
     finished = Step(run.denoiser, ("history.csv",), SETTINGS)
     write_csv(run.denoiser / "history.csv", pd.DataFrame({"step": [1]}))
     finished.finish()
-    assert not finished.must_make()
+    assert not must_make(finished)
     (run.denoiser / "history.csv").unlink()
-    assert finished.must_make()
+    assert must_make(finished)
 
 
 def test_a_folder_may_hold_several_steps_with_marks_of_their_own(run):
     training, scoring = Step(run.denoiser, (), SETTINGS), Step(run.denoiser, (), {"tpr": 0.95}, MARKS[2])
     training.finish()
     scoring.finish()
-    assert Step(run.denoiser, (), {"tpr": 0.9}, MARKS[2]).must_make()
-    assert not training.must_make() and scoring.must_make()
+    assert must_make(Step(run.denoiser, (), {"tpr": 0.9}, MARKS[2]))
+    assert not must_make(training) and must_make(scoring)
 
 
 def test_a_setting_that_a_mark_lacks_was_off(run, monkeypatch):
     monkeypatch.setitem(OFF, "new_option", 0.0)
     finish(run)
-    assert not step(run, {**SETTINGS, "new_option": 0.0}).must_make()
-    assert step(run, {**SETTINGS, "new_option": 0.5}).must_make()
+    assert not must_make(step(run, {**SETTINGS, "new_option": 0.0}))
+    assert must_make(step(run, {**SETTINGS, "new_option": 0.5}))
 
 
 def test_a_list_that_a_mark_lacks_had_its_default(run):
     finish(run)
-    assert not step(run, {**SETTINGS, "attention_levels": ()}).must_make()
-    assert step(run, {**SETTINGS, "attention_levels": (1,)}).must_make()
+    assert not must_make(step(run, {**SETTINGS, "attention_levels": ()}))
+    assert must_make(step(run, {**SETTINGS, "attention_levels": (1,)}))
 
 
 def test_off_is_the_default_unless_a_field_declares_another_value():
@@ -262,3 +272,150 @@ def test_the_thresholds_are_those_of_each_detectors_own_score(run):
         write_json(run.detector("arcface", outliers, 3) / "scores.json", {"thresholds": thresholds})
     scores = pd.DataFrame({"head": "arcface", "outliers": ["none", "none", "real"], "seed": 3})
     assert run.thresholds(scores.assign(own_score="cosine")) == {"none": 0.5, "real": 0.6}
+
+
+def finished_with_a_file(run):
+    finished = Step(run.denoiser, ("history.csv",), SETTINGS)
+    write_csv(run.denoiser / "history.csv", pd.DataFrame({"step": [1]}))
+    finished.finish()
+    return finished
+
+
+@pytest.mark.parametrize("content", [b"", b"step", b"step\n2\n"])
+def test_a_step_whose_file_was_changed_is_made_again_and_told(run, capsys, content):
+    finished = finished_with_a_file(run)
+    (run.denoiser / "history.csv").write_bytes(content)
+    assert must_make(finished)
+    assert re.fullmatch(r".*history\.csv (has|was) .*; it is made again\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": {}, "files": ["history.csv"]}'])
+def test_a_step_whose_mark_is_damaged_is_made_again_and_told(run, capsys, content):
+    finished = finished_with_a_file(run)
+    (run.denoiser / "settings.json").write_text(content)
+    assert must_make(finished)
+    assert "settings.json is damaged" in capsys.readouterr().out
+
+
+def test_a_step_with_other_settings_tells_which(run, capsys):
+    finish(run)
+    must_make(step(run, {**SETTINGS, "steps": 4}))
+    assert capsys.readouterr().out.endswith("tells of other steps; it is made again\n")
+
+
+def test_a_step_made_for_the_first_time_tells_nothing(run, capsys):
+    must_make(step(run))
+    assert capsys.readouterr().out == ""
+
+
+def test_of_two_that_want_a_step_one_makes_it_and_the_other_waits_and_takes_it(run, capsys):
+    made, begun = [], threading.Event()
+
+    def make(name):
+        with step(run).todo() as is_missing:
+            begun.set()
+            if is_missing:
+                while "waiting" not in (told := capsys.readouterr().out):
+                    time.sleep(0.001)
+                made.append((name, told))
+                finish(run)
+
+    first = threading.Thread(target=make, args=("first",))
+    first.start()
+    begun.wait(10)
+    make("second")
+    first.join()
+    assert [name for name, _ in made] == ["first"]
+    assert "another process works on" in made[0][1] and "is kept" in capsys.readouterr().out
+
+
+def test_a_failed_step_is_free_for_the_next(run):
+    with pytest.raises(KeyboardInterrupt), step(run).todo():
+        raise KeyboardInterrupt
+    assert must_make(step(run))
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A disk on which nothing can be written; the superuser could, whatever the folder's mode."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def begin():
+        monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(files, "FileLock", refuse)
+        monkeypatch.setattr(Path, "touch", refuse)
+
+    return begin
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(run, read_only):
+    run.claim(make_settings())
+    finish(run)
+    read_only()
+    run.claim(make_settings())
+    assert not must_make(step(run))
+
+
+def test_a_run_that_cannot_be_written_is_told_before_anything_is_made(run, read_only):
+    read_only()
+    with pytest.raises(InputError, match=r"^.*digits cannot be written: Read-only file system$"):
+        run.claim(make_settings())
+    with pytest.raises(InputError, match=r"^.*denoiser cannot be written: Read-only file system$"):
+        must_make(step(run))
+
+
+def test_a_figure_that_cannot_be_saved_is_returned_and_told(run, read_only, capsys):
+    figure = Figure(figsize=(1, 1))
+    read_only()
+    assert run.save_figure(figure, "roc") is figure
+    told = r"this figure is not saved: .*roc\.png cannot be written: Read-only file system\n"
+    assert re.fullmatch(told, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"preset": "digits", "new": 1}'])
+def test_a_damaged_run_json_is_told_with_what_to_do(run, content):
+    run.claim(make_settings())
+    run.about.write_text(content)
+    with pytest.raises(InputError, match=r"^.*digits/run\.json is damaged .*; delete it and run notebook"):
+        run.claim(make_settings())
+    run.about.unlink()
+    run.claim(make_settings())
+
+
+@pytest.mark.parametrize("name, written", [("metrics.csv", "head"), ("scored.json", "")])
+def test_tables_are_not_read_from_damaged_files(run, name, written):
+    finish_detector(run, "arcface", 0)
+    (run.detector("arcface", "none", 0) / name).write_text(written)
+    with pytest.raises(InputError, match=rf"seed0/{name} .*; run notebook 03_train_detector again"):
+        run.tables("metrics")
+
+
+def test_the_marks_that_settings_are_compared_by_may_not_be_damaged(run):
+    finish_detector(run, "arcface", 0)
+    (run.detector("arcface", "none", 0) / "settings.json").write_text("")
+    with pytest.raises(InputError, match=r"seed0/settings\.json is damaged .*03_train_detector again"):
+        run.unequal_settings()
+
+
+def test_thresholds_that_are_not_there_are_told_with_the_notebook(run):
+    scores = pd.DataFrame({"head": DENOISER, "outliers": ["none"], "seed": 3, "own_score": "inpainting"})
+    with pytest.raises(InputError, match=r"scores\.json is not there; run notebook 07_denoiser_scores"):
+        run.thresholds(scores)
+
+
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("mine", "-p run mine"),
+        ("my run's", "-p run 'my run'\"'\"'s'"),
+        ("2024", "-r run 2024"),
+        ("2024_01", "-r run 2024_01"),
+        ("1e5", "-r run 1e5"),
+        ("None", "-r run None"),
+    ],
+)
+def test_a_name_in_a_command_is_read_as_it_is(tmp_path, name, option):
+    with pytest.raises(InputError, match=rf"out\.ipynb {re.escape(option)} -p seeds '\[0\]'$"):
+        Run(name).require(tmp_path / "nothing", "03", seeds="[0]")
