@@ -21,7 +21,7 @@ from oodlib.errors import InputError
 from oodlib.files import lock
 
 TIMEOUT = 30  # seconds in which nothing comes
-# Bytes of an archive, and of what it unpacks to: several times those of any set in `published`, and no danger to a disk.
+# Bytes of an archive, and of what it unpacks to: several times those of any set in `published`, no danger to a disk.
 LARGEST = 2**30
 
 
