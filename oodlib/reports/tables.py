@@ -1,5 +1,6 @@
 """From images to tables: per-image scores, and the metrics of every score on every OOD set."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -117,8 +118,13 @@ def titles(results: pd.DataFrame) -> dict[str, str]:
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown, with names as they are called on screen."""
     names = {column: table[column].map(label) for column in ("head", "outliers") if column in table}
-    table = table.assign(**names).rename(columns=label)
-    table = table.map(
-        lambda cell: cell.replace("|", r"\|") if isinstance(cell, str) else cell
-    )  # it ends a cell
+    table = table.assign(**names).rename(
+        columns=lambda name: NAMES.get(name, name)
+    )  # others are names of sets
+    table = table.map(_escaped).rename(columns=_escaped)
     return table.to_markdown(index=False, disable_numparse=True)
+
+
+def _escaped(text: object) -> object:
+    """Text in which nothing has a meaning in Markdown: `|` ends a cell, and a class may be called $x$ or _y_."""
+    return re.sub(r"([\\|$*`<]|\b_|_\b)", r"\\\1", text) if isinstance(text, str) else text
