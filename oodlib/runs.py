@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,16 +246,31 @@ class Run:
         return {name: different for name, different in sorted(values.items()) if len(different) > 1}
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
-        """Save a figure as `figures/<name>.png` and return it, so that a notebook shows it too.
+        """Save a figure as `figures/<name>.png`, as `save` does, and return it, so that a notebook shows it too."""
 
-        Where it cannot be saved, as on a disk that is read-only, a line says so.
-        """
-        try:
-            with atomic(self.figures / f"{name}.png") as part:
+        def write(path: Path) -> None:
+            with atomic(path) as part:
                 figure.savefig(part, dpi=150)
-        except InputError as error:
-            print(f"this figure is not saved: {error}")
+
+        self._try(write, self.figures / f"{name}.png")
         return figure
+
+    def save(self, write: Callable[..., None], path: Path, *what: object) -> None:
+        """Call `write(path, *what)` for what a notebook shows too, and print the path.
+
+        Where it cannot be saved, as when a finished run lies on a disk that is read-only, a line says why.
+        """
+        if self._try(write, path, *what):
+            print(f"written: {shown(path)}")
+
+    @staticmethod
+    def _try(write: Callable[..., None], path: Path, *what: object) -> bool:
+        try:
+            write(path, *what)
+        except InputError as error:
+            print(f"not saved: {error}")
+            return False
+        return True
 
 
 def _again(notebook: str) -> str:

@@ -370,7 +370,17 @@ def test_a_figure_that_cannot_be_saved_is_returned_and_told(run, read_only, caps
     figure = Figure(figsize=(1, 1))
     read_only()
     assert run.save_figure(figure, "roc") is figure
-    told = r"this figure is not saved: .*roc\.png cannot be written: Read-only file system\n"
+    told = r"not saved: .*roc\.png cannot be written: Read-only file system\n"
+    assert re.fullmatch(told, capsys.readouterr().out)
+
+
+def test_a_table_that_is_saved_is_told_and_so_is_one_that_cannot_be(run, read_only, capsys):
+    table = pd.DataFrame({"seed": [1]})
+    run.save(write_csv, run.results, table)
+    assert run.results.is_file()
+    read_only()
+    run.save(write_csv, run.results, table)
+    told = r"written: .*results\.csv\nnot saved: .*results\.csv cannot be written: Read-only file system\n"
     assert re.fullmatch(told, capsys.readouterr().out)
 
 

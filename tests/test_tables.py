@@ -190,3 +190,10 @@ def test_a_bar_in_a_name_ends_no_cell_of_markdown():
 def test_markdown_shows_names_as_they_are_in_cells_and_columns(name, written):
     lines = tables.markdown(pd.DataFrame({"ood_set": [name], name: ["1"]})).splitlines()
     assert [lines[i].replace(" ", "") for i in (0, 2)] == [f"|OODset|{written}|", f"|{written}|1|"]
+
+
+def test_markdown_leaves_markup_of_numbers():
+    lines = tables.markdown(
+        pd.DataFrame({"ood_set": ["a"], "softmax": ["**99.0** / <u>9</u> | *"]})
+    ).splitlines()
+    assert lines[2].endswith(r"| **99.0** / <u>9</u> \| * |")
