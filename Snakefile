@@ -22,10 +22,11 @@ from snakemake.utils import min_version
 
 from oodlib.errors import InputError, choice
 from oodlib.files import try_writing
+from oodlib.marks import FILES, MARKS
 from oodlib.notebook import NOTEBOOKS
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
-from oodlib.runs import DENOISER, FILES, MARKS, Run
+from oodlib.runs import DENOISER, Run
 from oodlib.settings import STEPS, Settings, own_fields
 
 min_version("9.0")

@@ -14,10 +14,10 @@ from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.files import write_csv, write_text
-from oodlib.marks import Mark
+from oodlib.marks import MARKS, Mark
 from oodlib.presets import make_settings
 from oodlib.reports.tables import score_table
-from oodlib.runs import MARKS, Run
+from oodlib.runs import Run
 from oodlib.settings import Experiment
 
 FOLDER = Path(__file__).parent / "weights"

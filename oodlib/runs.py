@@ -1,44 +1,21 @@
-"""A run's folder: where things lie, what the run is of, and which steps are done."""
+"""A run's folder: where things lie, and what the run is of."""
 
 import json
 import os
 import shlex
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oodlib.errors import InputError
-from oodlib.files import (
-    Damaged,
-    atomic,
-    lock,
-    place,
-    read_csv,
-    read_json,
-    reading,
-    shown,
-    try_writing,
-    write_json,
-)
-from oodlib.marks import AGAIN, Mark
-from oodlib.settings import OFF, Data, Experiment, Settings
+from oodlib.files import atomic, lock, place, read_csv, read_json, reading, shown, try_writing, write_json
+from oodlib.marks import MARKS, Mark
+from oodlib.settings import Data, Experiment, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FILES = {  # of each step, its mark not among them
-    "denoiser": ("denoiser.safetensors", "denoiser.json", "history.csv"),
-    "pool": ("pool.npz", "purity.csv"),
-    "detector": ("detector.safetensors", "detector.json", "history.csv"),
-    "statistics": ("scores.safetensors", "scores.json"),
-    "tables": ("scores.csv", "metrics.csv", "validation.csv"),
-    "denoiser_tables": ("scores.json", "scores.csv", "metrics.csv"),
-}
-MARKS = ("settings.json", "fitted.json", "scored.json")  # of a detector's three steps; others have the first
 # What may differ from detector to detector in a comparison.
 OF_ONE_DETECTOR = {"head", "head_options", "outliers", "seed", "detector", "scores", "statistics"}
 ABOUT = {*Experiment.model_fields, *Data.model_fields} - {"run"}  # what a run says of itself
@@ -48,73 +25,6 @@ DENOISER = "denoiser"  # what stands in the place of a head where the denoiser i
 def runs_folder() -> Path:
     """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile."""
     return place("OODLIB_RUNS", "runs")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of a run: the files that it makes in a folder, and a mark that says by which settings.
-
-    The mark is the last file written, and taken away before anything is written, so that no mark ever stands beside
-    the files of another attempt.
-    """
-
-    folder: Path
-    files: tuple[str, ...]
-    settings: Mapping[str, Any]
-    """Flat: settings and fingerprints of all inputs, by name."""
-    mark: str = MARKS[0]
-
-    @contextmanager
-    def todo(self) -> Iterator[bool]:
-        """Whether the step is still to be done, for a block that does it and calls `finish`.
-
-        Meanwhile no other process does a step in this folder: it waits, and takes what was made.
-
-        Raises:
-            InputError: The step is to be done, and the folder cannot be written.
-        """
-        # A finished run may lie where no lock can be made, hence a look without one.
-        is_missing = self._reason() is not None
-        with self._alone() if is_missing else nullcontext():
-            reason = self._reason() if is_missing else None
-            if reason is None:
-                path = shown(self.folder.joinpath(*self.files[:1]))
-                print(f"{path} was made with these settings and is kept; delete it to redo it")
-            else:
-                print(reason, end="\n" if reason else "", flush=True)
-                (self.folder / self.mark).unlink(missing_ok=True)
-            yield reason is not None
-
-    def _reason(self) -> str | None:
-        """Why the step is to be done; empty where it never was, None where it is done.
-
-        A setting that a mark lacks was off when it was made (`settings.OFF`).
-        """
-        path = self.folder / self.mark
-        if not path.exists():
-            return ""
-        try:
-            made = Mark.read(path, AGAIN)
-            wanted, settings = json.loads(json.dumps(self.settings)), made.settings
-            names = sorted(settings.keys() | wanted.keys())
-            other = [n for n in names if settings.get(n, OFF.get(n)) != wanted.get(n, OFF.get(n))]
-            if other:
-                return f"{shown(path)} tells of other {', '.join(other)}; {AGAIN}"
-            made.check(self.folder, AGAIN)
-        except Damaged as damaged:
-            return str(damaged)
-        return None
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        try_writing(self.folder)
-        with lock(self.folder):
-            yield
-
-    def finish(self) -> None:
-        """Mark the step as done, and remove its checkpoints."""
-        Mark.of(self.folder, self.files, self.settings).write(self.folder / self.mark)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
 
 class Run:

@@ -11,10 +11,11 @@ from oodlib.detection import scores as score_registry
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json
 from oodlib.images import ImageSet
+from oodlib.marks import MARKS
 from oodlib.outliers import sources
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
-from oodlib.runs import MARKS, Run
+from oodlib.runs import Run
 from oodlib.steps import pools
 from oodlib.steps.pools import early_denoiser
 

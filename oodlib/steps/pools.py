@@ -12,11 +12,12 @@ from oodlib.diffusion.train import fit_denoiser
 from oodlib.errors import InputError
 from oodlib.files import fingerprint, read_csv, write_csv
 from oodlib.images import ImageSet
+from oodlib.marks import FILES, MARKS, Step
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.filters import fill
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES, bind
-from oodlib.runs import FILES, MARKS, Run, Step
+from oodlib.runs import Run
 from oodlib.settings import DenoiserTraining, Pool, Sampling, Settings, as_made
 from oodlib.steps.training import contents_of
 from oodlib.training import fingerprint_weights

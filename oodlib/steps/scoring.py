@@ -15,10 +15,10 @@ from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.scores import DENOISER_SCORES
 from oodlib.files import Damaged, fingerprint, write_csv, write_json, writing
 from oodlib.images import ImageSet
-from oodlib.marks import AGAIN, Mark
+from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
 from oodlib.outliers.pool import OutlierPool
 from oodlib.reports.tables import metric_table, score_table
-from oodlib.runs import DENOISER, FILES, MARKS, Run, Step
+from oodlib.runs import DENOISER, Run
 from oodlib.settings import Settings
 from oodlib.steps.training import contents_of, trained_detector
 from oodlib.training import fingerprint_weights

@@ -10,10 +10,11 @@ from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
 from oodlib.files import fingerprint, write_csv
 from oodlib.images import ImageSet, mean_and_std
+from oodlib.marks import FILES, MARKS, Step
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES
-from oodlib.runs import FILES, MARKS, Run, Step
+from oodlib.runs import Run
 from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings
 
 
