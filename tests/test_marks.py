@@ -203,7 +203,8 @@ def test_of_two_that_want_a_step_one_makes_it_and_the_other_waits_and_takes_it(r
         with step(run).todo() as is_missing:
             begun.set()
             if is_missing:
-                while "waiting" not in (told := capsys.readouterr().out):
+                deadline = time.monotonic() + 10
+                while "waiting" not in (told := capsys.readouterr().out) and time.monotonic() < deadline:
                     time.sleep(0.001)
                 made.append((name, told))
                 finish(run)
