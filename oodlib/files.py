@@ -69,18 +69,18 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, advice: str = "") -> Iterator[None]:
     """A block that writes `path`, in which a disk that is full or read-only becomes an `InputError` of one line."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{shown(path)} cannot be written: {reason}") from error
+        raise InputError(f"{shown(path)} cannot be written: {reason}{advice}") from error
 
 
 def try_writing(folder: Path) -> None:
     """Raise `InputError` if nothing can be written to the folder, which is made if it is not there."""
-    with writing(folder):
+    with writing(folder, "; make room or write access there, or choose a run elsewhere by its path"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(2**16))

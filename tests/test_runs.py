@@ -212,9 +212,9 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(run, read_only):
 
 def test_a_run_that_cannot_be_written_is_told_before_anything_is_made(run, read_only):
     read_only()
-    with pytest.raises(InputError, match=r"^.*digits cannot be written: Read-only file system$"):
+    with pytest.raises(InputError, match=r"^.*digits cannot be written: Read-only file system; make room"):
         run.claim(make_settings())
-    told = r"^.*denoiser cannot be written: Read-only file system$"
+    told = r"^.*denoiser cannot be written: Read-only file system; make room"
     with pytest.raises(InputError, match=told), Step(run.denoiser, (), {}).todo():
         pytest.fail("it is begun")
 
