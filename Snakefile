@@ -9,51 +9,81 @@
 Each rule hands its parameters to papermill. The executed notebook is the rule's log and stays when it fails.
 """
 
+import atexit
 import hashlib
 import json
 import os
 import shlex
+import sys
+from pathlib import Path
 
+import yaml
 from snakemake.utils import min_version
 
 from oodlib.errors import InputError, choice
+from oodlib.files import try_writing
+from oodlib.marks import FILES, MARKS
 from oodlib.notebook import NOTEBOOKS
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
-from oodlib.runs import DENOISER, FILES, MARKS, Run
+from oodlib.runs import DENOISER, Run
 from oodlib.settings import STEPS, Settings, own_fields
 
 min_version("9.0")
 
-for key in config:
-    choice("configuration", key, ("preset", "profile", "run", "heads", "outliers", "seeds", *STEPS))
-for key in ("heads", "outliers"):  # one text where a list is wanted is a list of one
-    if isinstance(config.get(key), str) and config[key] != "all" and not config[key].startswith("["):
-        config[key] = [config[key]]
-seeds = config.get("seeds")
-if isinstance(seeds, list):  # on the command line Snakemake reads the numbers of a list as text
-    seeds = [int(seed) if str(seed).isdigit() else seed for seed in seeds]
-plan = {"preset": config.get("preset"), "profile": config.get("profile"), "run": config.get("run")}
-values, of_heads = {}, set()
-for step in STEPS:
-    options = config.get(step, {})
-    if step == "detector_model":  # also options of the heads, which these check below
-        of_heads = set(options) - set(Settings.model_fields)
-    for name in options:
-        choice(step, name, sorted({*own_fields(step), *(of_heads if step == "detector_model" else ())}))
-    values |= options
-common = {name: value for name, value in values.items() if name not in of_heads}
-chosen = make_settings(**plan, heads=config.get("heads"), seeds=seeds, **common)
-for head in chosen.heads:
-    make_settings(**plan, head=head, **values)
-run = str(Run(chosen.run).folder)
-if set(run) & set("{}"):
-    raise InputError(f"run = {chosen.run!r}; braces have a meaning of their own in Snakemake, choose a name without")
-outliers = config.get("outliers", ["none", chosen.outliers])
-if outliers == "all":
-    outliers = list(SOURCES)
-for source in outliers:
-    choice("outliers", source, SOURCES)
+CAUSES = ".snakemake/causes.txt"  # why notebooks of the last call failed, a line each
+
+def listed(key):
+    """A configured list, None where there is none; one text stands for a list of one, and Snakemake may give numbers
+    of a list on the command line as text."""
+    values = config.get(key)
+    if isinstance(values, str) and values != "all" and not values.startswith("["):
+        values = [values]
+    if isinstance(values, list):
+        return [int(value) if key == "seeds" and str(value).isdigit() else value for value in values]
+    return values
+
+
+def options(step):
+    """The settings of a step in the configuration, by name."""
+    values = config.get(step) or {}
+    if not isinstance(values, dict):
+        raise InputError(f"{step} = {values!r}, expected values by name, such as --config '{step}={{name: value}}'")
+    return values
+
+
+# Only names that are in these lists, and so no code, reach papermill as names of parameters.
+try:
+    for key in config:
+        choice("configuration", key, ("preset", "profile", "run", "heads", "outliers", "seeds", *STEPS))
+    plan = {name: config.get(name) for name in ("preset", "profile", "run")}
+    # Of a detector's model also options of the heads, which these check below.
+    of_heads = set(options("detector_model")) - set(Settings.model_fields)
+    values = {}
+    for step in STEPS:
+        for name in options(step):
+            choice(step, name, sorted({*own_fields(step), *(of_heads if step == "detector_model" else ())}))
+        values |= options(step)
+    common = {name: value for name, value in values.items() if name not in of_heads}
+    chosen = make_settings(**plan, heads=listed("heads"), seeds=listed("seeds"), **common)
+    for head in chosen.heads:
+        make_settings(**plan, head=head, **values)
+    run = str(Run(chosen.run).folder)
+    if set(run) & set("{}"):
+        raise InputError(
+            f"run = {chosen.run!r}; braces have a meaning of their own in Snakemake, choose a name without"
+        )
+    outliers = listed("outliers")
+    if outliers is None:
+        outliers = ["none", chosen.outliers]
+    if outliers == "all":
+        outliers = list(SOURCES)
+    if not isinstance(outliers, list) or not outliers:
+        raise InputError(f"outliers = {outliers!r}, expected a list of sources that is not empty, or all")
+    for source in outliers:
+        choice("outliers", source, list(SOURCES))
+except InputError as error:  # else Snakemake shows where it was raised, and that last
+    sys.exit(f"InputError: {error}")
 pools = [source for source in outliers if SOURCES[source].draw]
 
 
@@ -64,13 +94,18 @@ def code(notebook):
     return hashlib.md5("".join("".join(c["source"]) for c in cells if c["cell_type"] == "code").encode()).hexdigest()
 
 
+def in_yaml(values):
+    """Values as papermill reads them back; of JSON it would take 1e-05 for a text."""
+    return yaml.safe_dump(values, default_flow_style=True, width=float("inf"), sort_keys=False).strip()
+
+
 def parameters(notebook, of_job=lambda wildcards: {}):
     """What a rule depends on: papermill's parameters, the notebook's code and all that can be set in it."""
     names = NOTEBOOKS[notebook]
     fixed = {"preset": chosen.preset, "profile": chosen.profile, "run": os.path.join(run, "")}
     fixed |= {n: value for n, value in values.items() if n in names or ("head" in names and n in of_heads)}
     return {
-        "given": lambda wildcards: shlex.quote(json.dumps(fixed | of_job(wildcards))),
+        "given": lambda wildcards: shlex.quote(in_yaml(fixed | of_job(wildcards))),
         "code": code(notebook),
         "settings": chosen.model_dump(mode="json", include=names),
     }
@@ -119,11 +154,27 @@ rule all:
 
 
 # What all rules below have in common. What a notebook prints goes to the terminal; what the kernel says about itself
-# goes to a log, whose end is shown on failure.
+# goes to a log, by way of a temporary file, as the run's disk may be full. The last line of a failure is its cause.
 rule notebook:
     shell:
-        "papermill {input[0]} {log.notebook:q} -y {params.given} --no-progress-bar --stdout-file >(cat) "
-        "2> {log.stderr:q} || {{ tail -n 4 {log.stderr:q} >&2; exit 1; }}"
+        "errors=$(mktemp); status=0; papermill {input[0]} {log.notebook:q} -y {params.given} --no-progress-bar "
+        '--stdout-file >(cat) 2> "$errors" || status=$?; cp "$errors" {log.stderr:q} || true; '
+        '[ $status = 0 ] || grep . "$errors" | tail -n 1 >> {CAUSES}; rm "$errors"; exit $status'
+
+
+onstart:
+    Path(CAUSES).unlink(missing_ok=True)
+    try:
+        try_writing(Path(run))
+    except InputError as error:
+        sys.exit(f"InputError: {error}")
+
+
+# Snakemake says much about a failure and nothing of its cause, which is to be the last that is read.
+onerror:
+    if Path(CAUSES).exists():
+        causes = dict.fromkeys(Path(CAUSES).read_text(encoding="utf-8").splitlines())
+        atexit.register(print, *causes, sep="\n", file=sys.stderr)
 
 
 use rule notebook as train_ddpm with:

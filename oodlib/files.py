@@ -1,15 +1,24 @@
 """Files that are never half-written, hashes of arrays, and where folders lie."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
+import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
-from filelock import FileLock
+import psutil
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from oodlib.errors import InputError
 
 if TYPE_CHECKING:  # it takes 0.2 s to import
     import pandas as pd
@@ -19,28 +28,71 @@ NAME_COLUMNS = (
     *("set", "ood_set", "title", "role", "classes", "predicted"),
     *("preset", "head", "outliers", "own_score", "score", "metric"),
 )
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the text begins that stands for a large file
+# What readers of JSON, of npz and of safetensors files raise at one that is damaged, or holds something else.
+DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(SafetensorError, BadZipFile, zlib.error),
+)
+
+
+class Damaged(InputError):
+    """A file is missing, or is not what was written; it is to be made again."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it when the block ends without an error.
 
-    The file is on the disk before it has its name, and others may read it as the umask says, whoever wrote it.
+    The file is on the disk before it has its name, and others may read it as the umask says, whoever wrote it. What
+    processes of this machine that were killed left of the same file is removed.
+
+    Raises:
+        InputError: It cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        part = path.with_name(f".{path.stem}.{platform.node()}.{os.getpid()}.part{path.suffix}")
         part.touch()
-        mode = part.stat().st_mode
-        yield part
-        part.chmod(mode)  # safetensors makes files that their owner alone can read
-        _sync(part, os.O_RDWR)
-        os.replace(part, path)
-        if os.name == "posix":  # elsewhere folders cannot be opened
-            _sync(path.parent, os.O_RDONLY)
-    finally:
-        part.unlink(missing_ok=True)
+        try:
+            mode = part.stat().st_mode
+            yield part
+            part.chmod(mode)  # safetensors makes files that their owner alone can read
+            _sync(part, os.O_RDWR)
+            os.replace(part, path)
+            if os.name == "posix":  # elsewhere folders cannot be opened
+                _sync(path.parent, os.O_RDONLY)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, advice: str = "") -> Iterator[None]:
+    """A block that writes `path`, in which a disk that is full or read-only becomes an `InputError` of one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{shown(path)} cannot be written: {reason}{advice}") from error
+
+
+def try_writing(folder: Path) -> None:
+    """Raise `InputError` if nothing can be written to the folder, which is made if it is not there."""
+    with writing(folder, "; make room or write access there, or choose a run elsewhere by its path"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` whose process on this machine is gone; other machines may share the folder."""
+    start, end = f".{path.stem}.{platform.node()}.", f".part{path.suffix}"
+    for part in path.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
+        owner = part.name.removeprefix(start).removesuffix(end)
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            part.unlink(missing_ok=True)
 
 
 def _sync(path: Path, flags: int) -> None:
@@ -52,10 +104,25 @@ def _sync(path: Path, flags: int) -> None:
         os.close(number)
 
 
-def lock(path: Path) -> FileLock:
-    """A lock beside `path`, to be held in a `with` block by one process at a time; freed when its owner ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"))
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock beside `path`, as one process can at a time; the system frees it when its owner ends.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            owner.acquire(blocking=False)
+        except Timeout:
+            print(f"another process works on {shown(path)}; waiting for it", flush=True)
+            owner.acquire()
+    try:
+        yield
+    finally:
+        owner.release()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -86,6 +153,38 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """A block that reads `path`, in which whatever is wrong with the file becomes an `InputError` of one line.
+
+    Args:
+        advice: What to do about a file that is missing or damaged.
+
+    Raises:
+        Damaged: It is missing or damaged.
+        InputError: It cannot be read, or is still to be fetched by git LFS.
+    """
+    told = shown(path)
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise InputError(f"{told} is a git-LFS pointer, not the file itself; run git lfs pull")
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise Damaged(f"{told} is not there; {advice}") from error
+    except OSError as error:
+        raise InputError(f"{told} cannot be read: {error.strerror or error}") from error
+    except DAMAGE as error:
+        raise Damaged(f"{told} is damaged or of another version of oodlib; {advice}") from error
+
+
+def shown(path: Path) -> str:
+    """A path as its owner would write it: without the way there from a notebook."""
+    return str(path).removeprefix("../")
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

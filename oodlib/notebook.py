@@ -62,9 +62,8 @@ def parameters(namespace: dict[str, Any], notebook: str) -> Settings:
         raise InputError(f"{unknown(name, allowed)}; this notebook takes {', '.join(sorted(allowed))}")
     # A kernel may keep no history of its cells.
     values = {n: namespace[n] for n in names | NOTEBOOKS[notebook] if namespace.get(n) is not None}
-    name = (
-        values.get("run") or make_settings(**{n: values[n] for n in ("preset", "profile") if n in values}).run
-    )
+    of_run = {n: values[n] for n in Experiment.model_fields if n in values}
+    name = Experiment(**of_run).run if "run" in values else make_settings(**of_run).run
     run = Run(name)
     of_data = Data(**{n: value for n, value in values.items() if n in Data.model_fields})
     run.check(values | of_data.model_dump(include=set(values)))

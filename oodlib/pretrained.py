@@ -13,10 +13,11 @@ from oodlib import datasets
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
-from oodlib.files import read_json, write_csv, write_json, write_text
+from oodlib.files import write_csv, write_text
+from oodlib.marks import MARKS, Mark
 from oodlib.presets import make_settings
 from oodlib.reports.tables import score_table
-from oodlib.runs import MARKS, Run
+from oodlib.runs import Run
 from oodlib.settings import Experiment
 
 FOLDER = Path(__file__).parent / "weights"
@@ -88,7 +89,11 @@ def build(preset: str, run: Run, folder: Path) -> None:
         write_csv(target / "scores.csv", scores[["role", detector.head.default_score]].round(5))
         _finish(source, target, "detector")
 
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    _write_checksums(folder)
+
+
+def _write_checksums(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
     sums = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     write_text(folder / "SHA256SUMS", "".join(sums))
 
@@ -107,9 +112,9 @@ def _finish(source: Path, target: Path, network: str) -> None:
     save_file({n: t.half() if t.dtype == torch.float32 else t for n, t in load_file(path).items()}, path)
     for mark in MARKS:
         if (source / mark).is_file():
-            made = read_json(source / mark)
-            files = [file for file in made["files"] if (target / file).is_file()]
-            write_json(target / mark, {"settings": made["settings"], "files": files})
+            made = Mark.read(source / mark, "make it again with the notebook that made it")
+            files = [file for file in made.files if (target / file).is_file()]
+            Mark.of(target, files, made.settings).write(target / mark)
 
 
 def _sha256(path: Path) -> str:

@@ -1,80 +1,30 @@
-"""A run's folder: where things lie, what the run is of, and which steps are done."""
+"""A run's folder: where things lie, and what the run is of."""
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oodlib.errors import InputError
-from oodlib.files import atomic, lock, place, read_csv, read_json, write_json
-from oodlib.settings import OFF, Data, Experiment, Settings
+from oodlib.files import atomic, lock, place, read_csv, read_json, reading, shown, try_writing, write_json
+from oodlib.marks import MARKS, Mark
+from oodlib.settings import Data, Experiment, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FILES = {  # of each step, its mark not among them
-    "denoiser": ("denoiser.safetensors", "denoiser.json", "history.csv"),
-    "pool": ("pool.npz", "purity.csv"),
-    "detector": ("detector.safetensors", "detector.json", "history.csv"),
-    "statistics": ("scores.safetensors", "scores.json"),
-    "tables": ("scores.csv", "metrics.csv", "validation.csv"),
-    "denoiser_tables": ("scores.json", "scores.csv", "metrics.csv"),
-}
-MARKS = ("settings.json", "fitted.json", "scored.json")  # of a detector's three steps; others have the first
 # What may differ from detector to detector in a comparison.
 OF_ONE_DETECTOR = {"head", "head_options", "outliers", "seed", "detector", "scores", "statistics"}
+ABOUT = {*Experiment.model_fields, *Data.model_fields} - {"run"}  # what a run says of itself
 DENOISER = "denoiser"  # what stands in the place of a head where the denoiser itself tells ID from OOD
 
 
 def runs_folder() -> Path:
     """Where run folders live: `$OODLIB_RUNS`, else `runs` beside the Snakefile."""
     return place("OODLIB_RUNS", "runs")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of a run: the files that it makes in a folder, and a mark that says by which settings.
-
-    The mark is the last file written, and taken away before anything is written, so that no mark ever stands beside
-    the files of another attempt.
-    """
-
-    folder: Path
-    files: tuple[str, ...]
-    settings: Mapping[str, Any]
-    """Flat: settings and fingerprints of all inputs, by name."""
-    mark: str = MARKS[0]
-
-    def must_make(self) -> bool:
-        """Whether the step is still to be done, or was done with other settings.
-
-        A setting that a mark lacks was off when it was made (`settings.OFF`).
-        """
-        mark = self.folder / self.mark
-        made = read_json(mark) if mark.is_file() else {"settings": None, "files": []}
-        is_whole = all((self.folder / file).is_file() for file in made["files"])
-        if is_whole and made["settings"] is not None and self._equals(made["settings"]):
-            path = str(self.folder.joinpath(*self.files[:1])).removeprefix("../")
-            print(f"{path} was made with these settings and is kept; delete it to redo it")
-            return False
-        mark.unlink(missing_ok=True)
-        return True
-
-    def _equals(self, made: Mapping[str, Any]) -> bool:
-        wanted = json.loads(json.dumps(self.settings))
-        return all(
-            made.get(name, OFF.get(name)) == wanted.get(name, OFF.get(name))
-            for name in made.keys() | wanted.keys()
-        )
-
-    def finish(self) -> None:
-        """Mark the step as done, and remove its checkpoints."""
-        write_json(self.folder / self.mark, {"settings": self.settings, "files": self.files})
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
 
 class Run:
@@ -100,23 +50,31 @@ class Run:
 
     def __str__(self) -> str:
         """The folder as its owner would write it: without the way there from a notebook."""
-        return str(self.folder).removeprefix("../")
+        return shown(self.folder)
 
     def experiment(self) -> dict[str, Any]:
         """What the run says of itself: its preset, profile, ID images and their shape; empty where it holds nothing."""
-        return read_json(self.about) if self.about.is_file() else {}
+        if not self.about.exists():
+            return {}
+        advice = "delete it and run notebook 1 or 3 with the run's preset and images, which writes it again"
+        with reading(self.about, advice):
+            about = read_json(self.about)
+            if not {"preset"} <= about.keys() <= ABOUT:
+                raise ValueError("these are not the settings of a run")
+            return about
 
     def claim(self, settings: Settings) -> None:
         """Have the run say what it is of, before its first step; whoever comes first says it for all.
 
         Raises:
-            InputError: The run is of something else.
+            InputError: The run is of something else, or its folder cannot be written.
         """
-        own = settings.values(Experiment, Data)
-        del own["run"]
-        with lock(self.about):
-            if not self.about.is_file():
-                write_json(self.about, own)
+        own = {name: value for name, value in settings.values(Experiment, Data).items() if name in ABOUT}
+        if not self.about.exists():  # else nothing is written, as a finished run may be on a read-only disk
+            try_writing(self.folder)
+            with lock(self.about):
+                if not self.about.exists():
+                    write_json(self.about, own)
         self.check(own)
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -138,20 +96,34 @@ class Run:
             if self.settings and not self.about.is_file():
                 parameters = {"preset": self.settings.preset, "profile": self.settings.profile, **parameters}
             options = "".join(
-                f" -p {name} {value}" for name, value in {"run": self.name, **parameters}.items()
+                _option(name, value) for name, value in {"run": self.name, **parameters}.items()
             )
             raise InputError(
-                f"{str(path).removeprefix('../')} is not there; make it with notebook {notebook}: open it and run "
+                f"{shown(path)} is not there; make it with notebook {notebook}: open it and run "
                 f"all cells, or type: papermill notebooks/{notebook}.ipynb out.ipynb{options}"
             )
         return path
 
+    def mark(self, path: Path, notebook: str, **parameters: object) -> Mark:
+        """The mark of a step that is done; else an error that names the notebook which does it, as for `require`."""
+        self.require(path, notebook, **parameters)
+        return Mark.read(path, _again(notebook))
+
+    def scored(self) -> list[Path]:
+        """The marks of all scored detectors."""
+        return sorted(self.detectors.glob(f"*/seed*/{MARKS[2]}"))
+
     def tables(self, name: str) -> "pd.DataFrame":
-        """The tables of that name, `metrics`, `scores` or `validation`, of all scored detectors, as one."""
+        """The tables of that name, `metrics`, `scores` or `validation`, of all scored detectors, as one.
+
+        Raises:
+            InputError: There is none, or one is not as it was made.
+        """
         import pandas as pd  # here, because it takes 0.2 s to import
 
-        marks = sorted(self.detectors.glob(f"*/seed*/{MARKS[2]}"))
-        tables = [path for mark in marks if (path := mark.with_name(f"{name}.csv")).is_file()]
+        for mark in self.scored():
+            Mark.read(mark, _scored_by(mark)).check(mark.parent, _scored_by(mark))
+        tables = [path for mark in self.scored() if (path := mark.with_name(f"{name}.csv")).is_file()]
         if not tables:
             self.require(self.detectors / "*" / "seed*" / f"{name}.csv", "03_train_detector")
         return pd.concat([read_csv(path) for path in tables], ignore_index=True)
@@ -159,17 +131,19 @@ class Run:
     def thresholds(self, scores: "pd.DataFrame") -> dict[str, float]:
         """By source of outliers, the threshold of the detector's own score, from a score table of one head and seed."""
         detectors = scores[["head", "outliers", "seed", "own_score"]].drop_duplicates()
-        return {
-            outliers: read_json(self.detector(head, outliers, seed) / "scores.json")["thresholds"][own_score]
-            for head, outliers, seed, own_score in detectors.itertuples(index=False)
-        }
+        thresholds = {}
+        for head, outliers, seed, own_score in detectors.itertuples(index=False):
+            path = self.detector(head, outliers, seed) / "scores.json"
+            with reading(path, _scored_by(path)):
+                thresholds[outliers] = float(read_json(path)["thresholds"][own_score])
+        return thresholds
 
     def unequal_settings(self) -> dict[str, list]:
         """Settings in which this run's detectors differ although a comparison wants them equal, by name."""
         values: dict[str, list] = {}
-        for mark in sorted(self.detectors.glob(f"*/seed*/{MARKS[2]}")):
+        for mark in self.scored():
             marks = [path for name in MARKS if (path := mark.with_name(name)).is_file()]
-            made = {name: value for path in marks for name, value in read_json(path)["settings"].items()}
+            made = {n: v for path in marks for n, v in Mark.read(path, _scored_by(path)).settings.items()}
             sets = made.pop("sets", {})
             made |= {f"set {key}": contents for key, contents in sets.items()}
             if made.get("head") != DENOISER:  # which has no validation outliers
@@ -182,7 +156,54 @@ class Run:
         return {name: different for name, different in sorted(values.items()) if len(different) > 1}
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
-        """Save a figure as `figures/<name>.png` and return it, so that a notebook shows it too."""
-        with atomic(self.figures / f"{name}.png") as part:
-            figure.savefig(part, dpi=150)
+        """Save a figure as `figures/<name>.png`, as `save` does, and return it, so that a notebook shows it too."""
+
+        def write(path: Path) -> None:
+            with atomic(path) as part:
+                figure.savefig(part, dpi=150)
+
+        self._try(write, self.figures / f"{name}.png")
         return figure
+
+    def save(self, write: Callable[..., None], path: Path, *what: object) -> None:
+        """Call `write(path, *what)` for what a notebook shows too, and print the path.
+
+        Where it cannot be saved, as when a finished run lies on a disk that is read-only, a line says why.
+        """
+        if self._try(write, path, *what):
+            print(f"written: {shown(path)}")
+
+    @staticmethod
+    def _try(write: Callable[..., None], path: Path, *what: object) -> bool:
+        try:
+            write(path, *what)
+        except InputError as error:
+            print(f"not saved: {error}")
+            return False
+        return True
+
+
+def _again(notebook: str) -> str:
+    return f"run notebook {notebook} again, which makes it again"
+
+
+def _scored_by(path: Path) -> str:
+    """What to do about a damaged file of a detector's folder."""
+    is_denoiser = path.parent.parent.name == f"{DENOISER}-none"
+    return _again("07_denoiser_scores" if is_denoiser else "03_train_detector")
+
+
+def _option(name: str, value: object) -> str:
+    """A parameter for papermill's command line; a text that it would take for a number has an option of its own."""
+    return f" {'-r' if _is_read_as_other(value) else '-p'} {name} {shlex.quote(str(value))}"
+
+
+def _is_read_as_other(value: object) -> bool:
+    """Whether papermill's `-p` would read a text as something else."""
+    if not isinstance(value, str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return value in ("True", "False", "None")
+    return True

@@ -5,8 +5,8 @@ source or the function that takes the setting. Nothing heavy is imported here, s
 registry of names is imported when a name of it is checked.
 """
 
+import ast
 import importlib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,12 @@ from oodlib.checks import Checked, Expected
 
 
 def _as_tuple(value: object) -> tuple:
-    """A list; `-p seeds '[0]'` arrives as text and is read as JSON."""
+    """A list; `-p seeds '[0]'` arrives as text, and is read as Python writes it."""
     if isinstance(value, str):
+        text = value.strip()
         try:
-            value = json.loads(value.replace("'", '"'))
-        except json.JSONDecodeError:
+            value = ast.literal_eval(text if text.startswith(("[", "(")) else "")
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise Expected('a list, such as [0, 1] or ["a", "b"]') from None
     if not isinstance(value, list | tuple):
         raise Expected("a list that is not empty")
@@ -40,7 +41,11 @@ def _distinct(values: tuple) -> tuple:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):  # what looks like a number is read as one, 007 as 7
+        raise Expected(
+            "a text: in quotes in a notebook, as -r run 007 with papermill, as the path run=runs/007 with Snakemake"
+        )
+    if not value.strip():
         raise Expected("a text that is not empty")
     return value
 

@@ -199,3 +199,21 @@ def test_initial_weights_depend_on_the_seed_alone():
     first, same, other = (tiny(seed=seed).unet.conv_in.weight for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", ["denoiser.json", "denoiser.safetensors"])
+def test_a_damaged_denoiser_is_told_with_the_notebook_that_makes_it(denoiser, tmp_path, name):
+    denoiser.save(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    with pytest.raises(
+        InputError, match=rf"^.*{name} is damaged .* make it again with notebook 01_train_ddpm$"
+    ):
+        Denoiser.load(tmp_path)
+
+
+def test_weights_of_another_denoiser_are_told(denoiser, tmp_path):
+    denoiser.save(tmp_path)
+    config = json.loads((tmp_path / "denoiser.json").read_text())
+    (tmp_path / "denoiser.json").write_text(json.dumps(config | {"class_names": ["a", "b"]}))
+    with pytest.raises(InputError, match=r"denoiser\.safetensors does not fit denoiser\.json"):
+        Denoiser.load(tmp_path)

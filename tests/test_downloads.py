@@ -33,6 +33,7 @@ class Site:
         self.url, self.certificate = f"https://127.0.0.1:{port}/files/set.tar?dl=1", certificate
         self.opener = https_only(ssl.create_default_context(cafile=certificate))
         self.content, self.heeds_range, self.location, self.status = CONTENT, True, None, 200
+        self.tells_length = True
         self.stops: list[int] = []
         """How many bytes the first, second, ... request gets before the connection is closed; later ones get all."""
         self.hold = threading.Event()
@@ -56,7 +57,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(416)
         else:
             self.send_response(206 if start else site.status)
-        self.send_header("Content-Length", str(len(body)))
+        if site.tells_length:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: site.stops.pop(0)] if site.stops else body)
         self.wfile.flush()
@@ -211,6 +213,15 @@ def test_a_redirect_within_https_is_followed_with_its_range(site, tmp_path):
     assert site.ranges == ["bytes=1000-"] * 2
 
 
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_a_download_that_is_too_large_is_given_up_and_removed(site, tmp_path, monkeypatch, tells_length):
+    monkeypatch.setattr(downloads, "LARGEST", 2**19)
+    site.tells_length = tells_length
+    with pytest.raises(Unavailable, match=r"cannot be fetched \(it has more than 0 MiB\)"):
+        fetch(site.url, MD5, tmp_path, site.opener)
+    assert site.ranges == [None] and visible(tmp_path) == []
+
+
 def test_a_process_killed_in_the_middle_leaves_a_part_that_is_gone_on_with(site, tmp_path):
     site.stops, part = [len(CONTENT) // 2], tmp_path / "set.tar.part"
     site.hold.clear()
@@ -271,6 +282,29 @@ def link(name, target, kind):
     return member
 
 
+def pax(name):
+    """A member that has its name in a header, which may hold anything."""
+    member = tarfile.TarInfo("set/b.png")
+    member.pax_headers = {"path": name}
+    return member
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "LARGEST", 2**20)
+    monkeypatch.setattr(tarfile.TarFile, "extractall", None)
+    md5 = archive("set/a.png", "set/b.png", content=bytes(2**19))  # a thousand bytes as an archive
+    with pytest.raises(InputError, match=r"set\.tar\.gz cannot be unpacked .*unpacks to more than 1 MiB"):
+        unpacked(URL, md5, tmp_path / "set")
+    assert visible(tmp_path) == ["set.tar.gz"]
+
+
+def test_many_empty_members_count_too(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "LARGEST", 2**12)
+    md5 = archive(*(f"set/{i}" for i in range(9)), content=b"")
+    with pytest.raises(InputError, match="unpacks to more than"):
+        unpacked(URL, md5, tmp_path / "set")
+
+
 def test_an_archive_is_unpacked_beside_itself(archive, tmp_path):
     folder = unpacked(URL, archive("set/a.png", "set/test/b.png"), tmp_path / "set")
     assert folder == tmp_path / "set"
@@ -310,8 +344,15 @@ def test_an_archive_is_fetched_and_unpacked(site, archive, tmp_path):
         link("set/outside", "/etc", tarfile.SYMTYPE),
         link("set/outside.png", "../outside.png", tarfile.LNKTYPE),
         link("set/device", "", tarfile.CHRTYPE),
+        link("set/pipe", "", tarfile.FIFOTYPE),
+        link("set/inside", "a.png", tarfile.SYMTYPE),
+        link("set/inside", "set/a.png", tarfile.LNKTYPE),
+        pax("set/b\0.png"),
     ],
-    ids=["parent", "hidden parent", "symlink", "absolute symlink", "hard link", "device"],
+    ids=[
+        *("parent", "hidden parent", "symlink", "absolute symlink", "hard link", "device", "pipe"),
+        *("symlink within", "hard link within", "NUL"),
+    ],
 )
 def test_a_member_that_leads_out_of_the_folder_is_refused(archive, tmp_path, member):
     inside = tmp_path / "data"

@@ -1,14 +1,18 @@
+import errno
 import json
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from oodlib.files import atomic, fingerprint, read_csv, read_json, write_csv, write_json
+from oodlib.errors import InputError
+from oodlib.files import atomic, fingerprint, read_csv, read_json, reading, write_csv, write_json, write_text
 
 
 def test_atomic_writes_the_final_path(tmp_path):
@@ -58,9 +62,10 @@ def test_atomic_replaces_what_was_there(tmp_path):
 
 def test_atomic_keeps_what_was_there_after_an_error(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(OSError, match="disk full"), atomic(tmp_path / "a.txt") as part:
+    told = r"^.*a\.txt cannot be written: No space left on device$"
+    with pytest.raises(InputError, match=told), atomic(tmp_path / "a.txt") as part:
         part.write_text("half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
@@ -144,3 +149,84 @@ def test_numbers_are_numbers_and_empty_cells_are_missing(tmp_path):
     }
     assert back.iloc[1].isna().tolist() == [True, True, True, False]
     assert back["correct"].iloc[0]
+
+
+def leftover(folder, owner, host=None, name="a", suffix=".txt"):
+    part = folder / f".{name}.{host or platform.node()}.{owner}.part{suffix}"
+    part.write_text("half")
+    return part
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    """No process is alive but this one."""
+    monkeypatch.setattr(psutil, "pid_exists", lambda number: number == os.getpid())
+
+
+@pytest.mark.usefixtures("no_process")
+def test_what_a_killed_process_left_of_a_file_is_removed_when_it_is_written_again(tmp_path):
+    left = leftover(tmp_path, 4_000_000)
+    write_text(tmp_path / "a.txt", "whole")
+    assert not left.exists() and (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_what_a_living_process_is_writing_stays(tmp_path):
+    left = leftover(tmp_path, os.getppid())
+    write_text(tmp_path / "a.txt", "whole")
+    assert left.exists()
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize(
+    "other", [{"host": "elsewhere"}, {"name": "b"}, {"suffix": ".csv"}, {"owner": "copy"}]
+)
+def test_other_leftovers_stay(tmp_path, other):
+    left = leftover(tmp_path, **{"owner": 4_000_000, **other})
+    write_text(tmp_path / "a.txt", "whole")
+    assert left.exists()
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path):
+    with atomic(tmp_path / "[a].txt") as part:
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["[a].txt"]
+
+
+def read(path, error=None):
+    with reading(path, "make it again"):
+        if error:
+            raise error
+        return read_json(path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe\x00"])
+def test_a_damaged_file_is_told_with_what_to_do(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"^.*a\.json is damaged or of another version of oodlib; make it again$"
+    ):
+        read(tmp_path / "a.json")
+
+
+def test_a_file_that_is_not_there_is_told_with_what_to_do(tmp_path):
+    with pytest.raises(InputError, match=r"^.*a\.json is not there; make it again$"):
+        read(tmp_path / "a.json")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing_or_damaged(tmp_path):
+    write_json(tmp_path / "a.json", {})
+    with pytest.raises(InputError, match=r"^.*a\.json cannot be read: Permission denied$"):
+        read(tmp_path / "a.json", PermissionError(errno.EACCES, "Permission denied"))
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path):
+    (tmp_path / "a.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        InputError, match=r"a\.npz is a git-LFS pointer, not the file itself; run git lfs pull$"
+    ):
+        read(tmp_path / "a.npz")
+
+
+def test_a_whole_file_is_read(tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read(tmp_path / "a.json") == {"a": 1}

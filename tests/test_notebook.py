@@ -133,3 +133,16 @@ def test_a_run_keeps_its_name_whatever_it_says_of_itself(tmp_path, monkeypatch):
     Run("digits").claim(make_settings(profile="smoke"))
     chosen = parameters({"In": ["", PARAMETER_CELL], "preset": None}, "03_train_detector")
     assert (chosen.run, chosen.profile) == ("digits", "smoke")
+
+
+@pytest.mark.parametrize("name", [2024, 1e5, True, ["mine"], ""])
+def test_a_run_that_is_no_text_is_told_how_to_give_it(name):
+    with pytest.raises(InputError, match=r"^run = .* expected a text") as error:
+        parameters(injected(run=name), "05_compare")
+    assert not name or "-r run 007 with papermill" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["007", "2024_01", "$(touch x)", 'my run\'s "x"', "None"])
+def test_a_run_may_have_any_name(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path))
+    assert parameters(injected(run=name), "05_compare").run == name

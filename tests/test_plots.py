@@ -184,3 +184,70 @@ def test_names_are_written_as_they_are():
     figure = plots.image_grid(images, "of Ba$$in", row_titles=["$x^2$"], column_titles=["a$", "$\\frac$"])
     figure.savefig(io.BytesIO(), format="png")
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["$x^2$"]
+
+
+ODD = [-np.inf, np.nan, np.inf]
+
+
+@pytest.fixture
+def odd(scores):
+    """Scores of one kind of training, with three of a set that are not finite."""
+    scores = scores[scores["outliers"] == "none"].reset_index(drop=True)
+    scores.loc[scores.index[scores["set"] == "letters"][:3], "score"] = ODD
+    return scores
+
+
+def test_score_distributions_draw_finite_scores_and_count_the_others(odd):
+    figure = plots.score_distributions(odd, {"none": 0.5}, "title", "score")
+    assert figure.axes[0].get_title() == "no outliers\n3 infinite or NaN, not drawn"
+    letters = odd.loc[odd["set"] == "letters", "score"]
+    assert figure.axes[0].texts[0].get_text() == f"{(letters >= 0.5).mean():.0%}\naccepted"
+    edges = figure.axes[0].patches[0].get_data().edges
+    assert np.isfinite(edges).all() and edges[-1] < 3
+    assert rendered(figure)
+
+
+def test_a_score_histogram_counts_scores_that_it_does_not_draw():
+    axes = plots.score_histogram(np.array([1.0, 2, *ODD]), np.array([0.0, np.nan]), 0.5, "title").axes[0]
+    assert axes.get_title() == "title\n4 infinite or NaN, not drawn"
+
+
+@pytest.mark.parametrize("threshold", [0.5, -np.inf, np.inf, np.nan])
+@pytest.mark.parametrize("values", [[1.0, 1.0], [-np.inf, np.nan], [1.0, 2.0]])
+def test_equal_scores_none_at_all_and_any_threshold_are_drawn(values, threshold):
+    assert rendered(plots.score_histogram(np.array(values), np.array(values), threshold, "title"))
+
+
+def test_roc_curves_order_infinite_scores_and_count_nan(odd):
+    axes = plots.roc_curves(odd, "title").axes[0]
+    id_scores, letters = (odd.loc[odd["set"] == key, "score"] for key in ("id_test", "letters"))
+    assert axes.get_title() == "no outliers\n1 NaN, not drawn"
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[0] == f"letters {auroc(id_scores, letters.dropna()):.3f}" and len(legend) == 2
+
+
+def test_a_set_of_nan_alone_has_no_curve(odd):
+    odd.loc[odd["set"] == "letters", "score"] = np.nan
+    axes = plots.roc_curves(odd, "title").axes[0]
+    assert axes.get_title().endswith("40 NaN, not drawn") and len(axes.get_legend().get_texts()) == 1
+
+
+NAME = "_my$x$|set_1"
+
+
+def test_a_set_in_score_figures_is_called_as_it_is(scores):
+    named = scores.replace({"title": {"letters": NAME}})
+    legend = plots.roc_curves(named, "title").axes[0].get_legend()
+    assert legend.get_texts()[0].get_text().startswith(f"{NAME} 0.")
+    figure = plots.score_distributions(named, {"none": 0.5}, "title", "score")
+    assert figure.axes[0].get_ylabel() == NAME and rendered(figure)
+
+
+def test_a_set_in_the_heat_map_is_called_as_it_is():
+    changes = pd.DataFrame(
+        {"head": ["arcface"], "ood_set": ["x"], "none": [0.9], "outliers": ["label_mixup"]}
+        | {"exposed": [0.95], "change": [0.05], "low": [0.02], "high": [0.08]}
+        | {"title": [NAME], "metric": ["auroc"], "interval": [INTERVAL]}
+    )
+    axes = plots.results_heatmap(changes, "title").axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == [NAME]

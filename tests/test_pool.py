@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from oodlib.datasets.loading import load
+from oodlib.errors import InputError
 from oodlib.outliers.pool import OutlierPool, joined
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
@@ -47,3 +48,60 @@ def test_two_parts_join_to_the_whole():
 
 def test_exposure_names_the_arguments_of_training():
     assert FULL.exposure == dict(outliers=IMAGES, outlier_targets=TARGETS, outlier_loss_weights=LOSS_WEIGHTS)
+
+
+def damage(path, **arrays):
+    """Write a whole pool with other arrays in the place of its own; None leaves one out."""
+    values = {n: v for n, v in (vars(FULL) | arrays).items() if v is not None}
+    np.savez_compressed(path, **values)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"images": None},
+        {"label_weights": None},
+        {"more": TARGETS},
+        {"images": IMAGES.astype(float)},
+        {"images": IMAGES[..., 0]},
+        {"images": IMAGES[:3]},
+        {"label_weights": WEIGHTS[0]},
+        {"label_weights": WEIGHTS * np.nan},
+        {"targets": TARGETS[:3]},
+        {"targets": TARGETS[:, :2]},
+        {"targets": TARGETS.astype(object)},
+        {"targets": TARGETS * np.inf},
+        {"loss_weights": TARGETS},
+        {"loss_weights": LOSS_WEIGHTS.astype("U3")},
+    ],
+)
+def test_arrays_that_are_no_pool_are_told_on_one_line(tmp_path, arrays):
+    damage(tmp_path / "pool.npz", **arrays)
+    told = r"^.*pool\.npz is damaged or of another version of oodlib; draw it again with notebook 02_label_mixup$"
+    with pytest.raises(InputError, match=told):
+        OutlierPool.load(tmp_path / "pool.npz")
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_cut_pool_is_told(tmp_path, share):
+    FULL.save(tmp_path / "pool.npz")
+    whole = (tmp_path / "pool.npz").read_bytes()
+    (tmp_path / "pool.npz").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=r"pool\.npz is damaged .*02_label_mixup$"):
+        OutlierPool.load(tmp_path / "pool.npz")
+
+
+def test_a_changed_byte_of_a_pool_is_told(tmp_path):
+    FULL.save(tmp_path / "pool.npz")
+    content = bytearray((tmp_path / "pool.npz").read_bytes())
+    content[200] ^= 1
+    (tmp_path / "pool.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"pool\.npz is damaged"):
+        OutlierPool.load(tmp_path / "pool.npz")
+
+
+def test_a_missing_pool_is_told(tmp_path):
+    with pytest.raises(
+        InputError, match=r"pool\.npz is not there; draw it again with notebook 02_label_mixup"
+    ):
+        OutlierPool.load(tmp_path / "pool.npz")

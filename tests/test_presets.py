@@ -150,3 +150,23 @@ def test_a_group_of_a_configuration_has_the_steps_own_settings():
     assert sum(map(len, groups)) == len(set.union(*groups))
     assert module.own_fields("shared") == ["seed", "flip", "precision"]
     assert "head" not in set.union(*groups) and "mix" in module.own_fields("pool")
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ('["/data/Bob\'s pictures"]', ("/data/Bob's pictures",)),
+        ("['a', 'b']", ("a", "b")),
+        ("('a', 'b')", ("a", "b")),
+        (' ["a"]', ("a",)),
+        ('["say \\"x\\""]', ('say "x"',)),
+    ],
+)
+def test_a_list_given_as_text_is_read_as_python_writes_it(text, names):
+    assert presets.make_settings(ood_sets=text).ood_sets == names
+
+
+@pytest.mark.parametrize("text", ["['a'", "[/data/a]", "gaussian", "{'a'}", "'a'", "[open('x')]", "3", ""])
+def test_a_text_that_is_no_list_is_refused(text):
+    with pytest.raises(InputError, match=r"^ood_sets = .*expected a list"):
+        presets.make_settings(ood_sets=text)

@@ -17,8 +17,9 @@ from oodlib.detection.metrics import auroc, threshold_at_tpr
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
+from oodlib.marks import MARKS, Mark
 from oodlib.reports.tables import score_table
-from oodlib.runs import MARKS, Run
+from oodlib.runs import Run
 from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Experiment
 from oodlib.steps.training import contents_of
 
@@ -379,3 +380,10 @@ def test_a_run_that_lacks_a_model_is_refused_before_anything_is_removed(built, t
 
 def _inside(folder, missing):
     return ["settings.json"] if folder.endswith(f"/{missing}") else []
+
+
+@pytest.mark.parametrize("folder", ["denoiser", *DETECTORS.values()])
+def test_the_marks_know_the_files_by_size_and_hash(folder):
+    for mark in (DIGITS / folder / name for name in MARKS):
+        if mark.is_file():
+            Mark.read(mark, "").check(mark.parent, "")

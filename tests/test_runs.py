@@ -1,17 +1,18 @@
+import errno
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from oodlib import files
 from oodlib.errors import InputError
 from oodlib.files import write_csv, write_json
+from oodlib.marks import MARKS, Step
 from oodlib.presets import make_settings
-from oodlib.runs import DENOISER, MARKS, Run, Step, runs_folder
-from oodlib.settings import OFF, Settings
-
-SETTINGS = {"steps": 3, "learning_rate": 1e-3, "image_shape": (8, 8, 1), "outliers": None}
+from oodlib.runs import DENOISER, Run, runs_folder
 
 
 @pytest.fixture
@@ -77,52 +78,6 @@ def test_require_gives_a_command_to_type(run):
     assert "papermill notebooks/02_label_mixup.ipynb" in str(error.value)
 
 
-def step(run, settings=SETTINGS):
-    return Step(run.denoiser, (), settings)
-
-
-def finish(run, settings=SETTINGS):
-    step(run, settings).finish()
-
-
-def test_a_finished_step_need_not_be_made(run):
-    finish(run)
-    assert not step(run).must_make()
-
-
-def test_a_step_that_was_never_finished_must_be_made(run):
-    assert step(run).must_make()
-
-
-@pytest.mark.parametrize("change", [{"steps": 4}, {"more": 1}, {"outliers": "pool"}])
-def test_a_step_with_other_settings_must_be_made(run, change):
-    finish(run)
-    assert step(run, {**SETTINGS, **change}).must_make()
-
-
-def test_a_tuple_and_a_list_are_the_same_setting(run):
-    finish(run, {**SETTINGS, "image_shape": [8, 8, 1]})
-    assert not step(run).must_make()
-
-
-def test_a_step_that_must_be_made_loses_its_mark(run):
-    finish(run)
-    step(run, {**SETTINGS, "steps": 4}).must_make()
-    assert not (run.denoiser / "settings.json").exists()
-
-
-def test_a_step_that_need_not_be_made_keeps_its_mark(run):
-    finish(run)
-    step(run).must_make()
-    assert (run.denoiser / "settings.json").exists()
-
-
-def test_a_kept_step_is_told(run, capsys):
-    finish(run)
-    step(run).must_make()
-    assert "was made with these settings and is kept" in capsys.readouterr().out
-
-
 def finish_detector(run, head, seed, **settings):
     folder = run.detector(head, "none", seed)
     write_csv(folder / "metrics.csv", pd.DataFrame({"head": [head], "seed": [seed]}))
@@ -159,40 +114,6 @@ def test_the_denoiser_alone_may_be_scored_on_fewer_sets(run):
     scored_on = {"head": DENOISER, "outliers": "none", "sets": {"letters": "abg"}}
     Step(run.detector(DENOISER, "none", 0), (), scored_on, MARKS[2]).finish()
     assert run.unequal_settings() == {}
-
-
-def test_a_step_with_a_missing_file_must_be_made_again(run):
-    finished = Step(run.denoiser, ("history.csv",), SETTINGS)
-    write_csv(run.denoiser / "history.csv", pd.DataFrame({"step": [1]}))
-    finished.finish()
-    assert not finished.must_make()
-    (run.denoiser / "history.csv").unlink()
-    assert finished.must_make()
-
-
-def test_a_folder_may_hold_several_steps_with_marks_of_their_own(run):
-    training, scoring = Step(run.denoiser, (), SETTINGS), Step(run.denoiser, (), {"tpr": 0.95}, MARKS[2])
-    training.finish()
-    scoring.finish()
-    assert Step(run.denoiser, (), {"tpr": 0.9}, MARKS[2]).must_make()
-    assert not training.must_make() and scoring.must_make()
-
-
-def test_a_setting_that_a_mark_lacks_was_off(run, monkeypatch):
-    monkeypatch.setitem(OFF, "new_option", 0.0)
-    finish(run)
-    assert not step(run, {**SETTINGS, "new_option": 0.0}).must_make()
-    assert step(run, {**SETTINGS, "new_option": 0.5}).must_make()
-
-
-def test_a_list_that_a_mark_lacks_had_its_default(run):
-    finish(run)
-    assert not step(run, {**SETTINGS, "attention_levels": ()}).must_make()
-    assert step(run, {**SETTINGS, "attention_levels": (1,)}).must_make()
-
-
-def test_off_is_the_default_unless_a_field_declares_another_value():
-    assert OFF["dropout"] == Settings().dropout and OFF["guidance_scale"] is None
 
 
 def test_a_run_says_what_it_is_of(run):
@@ -263,3 +184,102 @@ def test_the_thresholds_are_those_of_each_detectors_own_score(run):
         write_json(run.detector("arcface", outliers, 3) / "scores.json", {"thresholds": thresholds})
     scores = pd.DataFrame({"head": "arcface", "outliers": ["none", "none", "real"], "seed": 3})
     assert run.thresholds(scores.assign(own_score="cosine")) == {"none": 0.5, "real": 0.6}
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A disk on which nothing can be written; the superuser could, whatever the folder's mode."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def begin():
+        monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(files, "FileLock", refuse)
+        monkeypatch.setattr(Path, "touch", refuse)
+
+    return begin
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(run, read_only):
+    run.claim(make_settings())
+    step = Step(run.denoiser, (), {})
+    step.finish()
+    read_only()
+    run.claim(make_settings())
+    with step.todo() as is_missing:
+        assert not is_missing
+
+
+def test_a_run_that_cannot_be_written_is_told_before_anything_is_made(run, read_only):
+    read_only()
+    with pytest.raises(InputError, match=r"^.*digits cannot be written: Read-only file system; make room"):
+        run.claim(make_settings())
+    told = r"^.*denoiser cannot be written: Read-only file system; make room"
+    with pytest.raises(InputError, match=told), Step(run.denoiser, (), {}).todo():
+        pytest.fail("it is begun")
+
+
+def test_a_figure_that_cannot_be_saved_is_returned_and_told(run, read_only, capsys):
+    figure = Figure(figsize=(1, 1))
+    read_only()
+    assert run.save_figure(figure, "roc") is figure
+    told = r"not saved: .*roc\.png cannot be written: Read-only file system\n"
+    assert re.fullmatch(told, capsys.readouterr().out)
+
+
+def test_a_table_that_is_saved_is_told_and_so_is_one_that_cannot_be(run, read_only, capsys):
+    table = pd.DataFrame({"seed": [1]})
+    run.save(write_csv, run.results, table)
+    assert run.results.is_file()
+    read_only()
+    run.save(write_csv, run.results, table)
+    told = r"written: .*results\.csv\nnot saved: .*results\.csv cannot be written: Read-only file system\n"
+    assert re.fullmatch(told, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"preset": "digits", "new": 1}'])
+def test_a_damaged_run_json_is_told_with_what_to_do(run, content):
+    run.claim(make_settings())
+    run.about.write_text(content)
+    with pytest.raises(InputError, match=r"^.*digits/run\.json is damaged .*; delete it and run notebook"):
+        run.claim(make_settings())
+    run.about.unlink()
+    run.claim(make_settings())
+
+
+@pytest.mark.parametrize("name, written", [("metrics.csv", "head"), ("scored.json", "")])
+def test_tables_are_not_read_from_damaged_files(run, name, written):
+    finish_detector(run, "arcface", 0)
+    (run.detector("arcface", "none", 0) / name).write_text(written)
+    with pytest.raises(InputError, match=rf"seed0/{name} .*; run notebook 03_train_detector again"):
+        run.tables("metrics")
+
+
+def test_the_marks_that_settings_are_compared_by_may_not_be_damaged(run):
+    finish_detector(run, "arcface", 0)
+    (run.detector("arcface", "none", 0) / "settings.json").write_text("")
+    with pytest.raises(InputError, match=r"seed0/settings\.json is damaged .*03_train_detector again"):
+        run.unequal_settings()
+
+
+def test_thresholds_that_are_not_there_are_told_with_the_notebook(run):
+    scores = pd.DataFrame({"head": DENOISER, "outliers": ["none"], "seed": 3, "own_score": "inpainting"})
+    with pytest.raises(InputError, match=r"scores\.json is not there; run notebook 07_denoiser_scores"):
+        run.thresholds(scores)
+
+
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("mine", "-p run mine"),
+        ("my run's", "-p run 'my run'\"'\"'s'"),
+        ("2024", "-r run 2024"),
+        ("2024_01", "-r run 2024_01"),
+        ("1e5", "-r run 1e5"),
+        ("None", "-r run None"),
+    ],
+)
+def test_a_name_in_a_command_is_read_as_it_is(tmp_path, name, option):
+    with pytest.raises(InputError, match=rf"out\.ipynb {re.escape(option)} -p seeds '\[0\]'$"):
+        Run(name).require(tmp_path / "nothing", "03", seeds="[0]")

@@ -11,10 +11,11 @@ from oodlib.detection import scores as score_registry
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json
 from oodlib.images import ImageSet
+from oodlib.marks import MARKS
 from oodlib.outliers import sources
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
-from oodlib.runs import MARKS, Run
+from oodlib.runs import Run
 from oodlib.steps import pools
 from oodlib.steps.pools import early_denoiser
 
@@ -296,3 +297,18 @@ def test_the_denoisers_own_scores_are_made_once_and_stand_among_the_detectors(ma
     assert "is kept" in capsys.readouterr().out
     steps.score_by_denoiser(run, small(images_per_set=6), denoiser, val, SETS)
     assert "is kept" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["scores.json", "scores.safetensors"])
+def test_damaged_scores_are_fitted_again_and_train_nothing(detected, capsys, monkeypatch, name):
+    path = detected.detector("arcface", "none", 0) / name
+    path.write_bytes(path.read_bytes()[:50])
+    assert steps_made(detected, capsys, monkeypatch, trains_nothing=True) == {"fitting"}
+
+
+def test_a_damaged_network_is_trained_again(detected, capsys, monkeypatch):
+    path = detected.detector("arcface", "none", 0) / "detector.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "training" in steps_made(detected, capsys, monkeypatch)
+    assert path.read_bytes() == whole

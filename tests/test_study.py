@@ -44,7 +44,7 @@ def run(tmp_path):
             ]
             table = pd.DataFrame(rows).assign(outliers=kind, seed=0, own_score=own[head])
             write_csv(folder / "validation.csv", table)
-            write_json(folder / "scored.json", {"settings": {}, "files": []})
+            write_json(folder / "scored.json", {"settings": {}, "files": {}})
     return run
 
 
@@ -82,7 +82,7 @@ def test_class_names_that_look_like_numbers_are_read_beside_a_denoiser_that_pred
         write_csv(
             run.detector(head, "none", 0) / "scores.csv", table.assign(head=head, outliers="none", seed=0)
         )
-        write_json(run.detector(head, "none", 0) / "scored.json", {"settings": {}, "files": []})
+        write_json(run.detector(head, "none", 0) / "scored.json", {"settings": {}, "files": {}})
     scores = run.tables("scores").set_index("head")
     assert scores.loc["softmax", "predicted"].tolist() == ["007", "1", "1"]
     assert scores.loc["softmax", "correct"].mean() == 0.5

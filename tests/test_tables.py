@@ -175,3 +175,25 @@ def test_markdown_calls_heads_sources_and_columns_by_their_names():
 def test_a_bar_in_a_name_ends_no_cell_of_markdown():
     text = tables.markdown(pd.DataFrame({"head": ["softmax"], "predicted": ["a|b"]}))
     assert r"a\|b" in text and all(line.replace(r"\|", "").count("|") == 3 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "name, written",
+    [
+        ("a|b", r"a\|b"),
+        ("$x$", r"\$x\$"),
+        ("_y_", r"\_y\_"),
+        ("my_set_2", "my_set_2"),
+        ("a*<b>`", r"a\*\<b>\`"),
+    ],
+)
+def test_markdown_shows_names_as_they_are_in_cells_and_columns(name, written):
+    lines = tables.markdown(pd.DataFrame({"ood_set": [name], name: ["1"]})).splitlines()
+    assert [lines[i].replace(" ", "") for i in (0, 2)] == [f"|OODset|{written}|", f"|{written}|1|"]
+
+
+def test_markdown_leaves_markup_of_numbers():
+    lines = tables.markdown(
+        pd.DataFrame({"ood_set": ["a"], "softmax": ["**99.0** / <u>9</u> | *"]})
+    ).splitlines()
+    assert lines[2].endswith(r"| **99.0** / <u>9</u> \| * |")

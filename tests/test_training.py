@@ -161,12 +161,12 @@ def parted(cls, options):
     return cls().replaced(**mine), {name: options[name] for name in options.keys() - mine.keys()}
 
 
-def fit(detector=None, precision="fp32", **options):
+def fit(detector=None, precision="fp32", images=(IMAGES, LABELS), **options):
     detector = detector or make_detector(precision=precision)
     options = {"epochs": 2, "batch_size": 16, "outlier_batch_size": 8, "learning_rate": 0.02, **options}
     arrays = {"outliers": options.pop("outliers", None)}
     settings, others = parted(DetectorTraining, options)
-    return detector, fit_detector(detector, IMAGES, LABELS, settings, **arrays, **others)
+    return detector, fit_detector(detector, *images, settings, **arrays, **others)
 
 
 def same_weights(first, second):
@@ -278,6 +278,29 @@ def test_batch_statistics_are_those_of_images_and_outliers_in_one_batch():
 @pytest.mark.parametrize("epochs, batch_size, steps", [(1, 16, 3), (2, 16, 6), (1, 32, 2), (1, 1000, 1)])
 def test_detector_takes_as_many_steps_as_its_epochs_hold(epochs, batch_size, steps):
     assert fit(epochs=epochs, batch_size=batch_size)[1]["step"].tolist() == list(range(1, steps + 1))
+
+
+@pytest.mark.parametrize("count, epochs, steps", [(9, 20, 20), (9, 0.5, 1), (2, 3, 3), (1, 3, 2)])
+def test_of_few_images_each_step_takes_all_and_an_epoch_is_a_step(count, epochs, steps, capsys):
+    _, history = fit(images=(IMAGES[:count], LABELS[:count]), epochs=epochs, batch_size=128)
+    assert history["step"].tolist() == list(range(1, steps + 1))
+    told = f"detector: only {count} training images, so a step takes them all and not 128\n"
+    assert capsys.readouterr().out.startswith(told)
+
+
+def test_of_enough_images_nothing_is_told_of_the_batch(capsys):
+    fit(epochs=1, batch_size=48)
+    assert "only" not in capsys.readouterr().out
+
+
+def test_training_of_few_images_goes_on_from_its_checkpoint(tmp_path, capsys):
+    few = dict(images=(IMAGES[:9], LABELS[:9]), epochs=4, batch_size=128)
+    whole, _ = fit(**few)
+    fit(**few, checkpoints=tmp_path, checkpoint_every_s=0)
+    max(tmp_path.glob("step-*")).unlink()
+    resumed, _ = fit(**few | {"batch_size": 9}, checkpoints=tmp_path)  # which is the same training
+    assert "training goes on after step 3" in capsys.readouterr().out
+    assert same_weights(whole, resumed)
 
 
 def test_detector_ends_in_evaluation_mode():

@@ -141,7 +141,9 @@ def test_a_failing_notebook_shows_its_error_and_leaves_no_result(tmp_path):
         config=SMOKE | {"outliers": ["none"], "scoring": {"ood_sets": ["nowhere"]}},
     )
     assert done.returncode != 0
-    assert "image set 'nowhere' is not known" in done.stdout + done.stderr
+    cause = done.stderr.strip().splitlines()[-1]
+    assert cause.startswith("InputError: image set 'nowhere' is not known")
+    assert (done.stdout + done.stderr).count(cause) == 1
     assert not list((workflow.run / "detectors").rglob("*.*"))
     assert (workflow.run / "notebooks" / "03_train_detector-arcface-none.ipynb").is_file()
 
@@ -247,3 +249,24 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
     detector = Detector.load(run / "detectors" / "arcface-label_mixup" / "seed0")
     assert detector.class_names == ("cat", "dog", "emu") and detector.image_shape == (32, 32, 3)
     assert list(run.rglob("checkpoints")) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("run=007", "run = 7 (int), expected a text: in quotes in a notebook, as -r run 007"),
+        ("run=2024_01", "as the path run=runs/007 with Snakemake"),
+        ("detector_model={'x=1;import os': 1}", "parameter 'x=1;import os' is not known"),
+        ("detector_model=x", "detector_model = 'x', expected values by name"),
+        ("outliers=5", "outliers = 5, expected a list of sources"),
+        ("heads=3", "heads = 3 (int), expected a list"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_the_one_line_that_is_shown_last(tmp_path, config, told):
+    done = Workflow(tmp_path)("--dry-run", "--config", config, config={})
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0 and last.startswith("InputError: ") and told in last
+
+
+def test_a_run_called_by_a_number_is_given_as_a_path(tmp_path):
+    assert "runs/007/results.csv" in Workflow(tmp_path)("--dry-run", "--config", "run=runs/007").stdout

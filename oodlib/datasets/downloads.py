@@ -21,10 +21,16 @@ from oodlib.errors import InputError
 from oodlib.files import lock
 
 TIMEOUT = 30  # seconds in which nothing comes
+# Bytes of an archive, and of what it unpacks to: several times those of any set in `published`, no danger to a disk.
+LARGEST = 2**30
 
 
 class Unavailable(InputError):
     """A file that is not in the data folder and cannot be fetched."""
+
+
+class TooLarge(InputError):
+    """A download is given up, since it has more than `LARGEST` bytes."""
 
 
 class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
@@ -65,7 +71,7 @@ def fetch(url: str, md5: str, folder: Path, opener: urllib.request.OpenerDirecto
                     part.unlink()
                     raise OSError("what came has another MD5")
                 os.replace(part, file)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, InputError) as error:
         raise Unavailable(f"{file} is not there and {url} cannot be fetched ({error})") from error
     return file
 
@@ -75,7 +81,8 @@ def unpacked(url: str, md5: str, folder: Path, opener: urllib.request.OpenerDire
 
     Raises:
         Unavailable: Neither folder nor archive is there, and the archive cannot be fetched.
-        InputError: The archive is damaged, a name in it leads out of the folder, or Python is too old to see that.
+        InputError: The archive is damaged or unpacks to more than `LARGEST`, a name in it leads out of the folder, or
+            Python is too old to see that.
     """
     if folder.is_dir():
         return folder
@@ -91,6 +98,7 @@ def unpacked(url: str, md5: str, folder: Path, opener: urllib.request.OpenerDire
             if not folder.is_dir():
                 try:
                     with tarfile.open(archive) as tar:
+                        _check_members(tar)
                         tar.extractall(part, filter="data")
                     os.replace(part / folder.name, folder)
                 finally:
@@ -98,6 +106,22 @@ def unpacked(url: str, md5: str, folder: Path, opener: urllib.request.OpenerDire
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise InputError(f"{archive} cannot be unpacked to {folder} ({error})") from error
     return folder
+
+
+def _check_members(tar: tarfile.TarFile) -> None:
+    """Raise `TarError` unless all members are files and folders of plain names, together of at most `LARGEST` bytes.
+
+    Links are refused, inward ones too: by chains of them an archive writes outside despite the filter (CVE-2025-4517).
+    """
+    size = 0
+    for member in tar:  # read one by one, since a small archive may hold endless headers
+        if not (member.isreg() or member.isdir()):
+            raise tarfile.TarError(f"{member.name!r} in it is neither a file nor a folder")
+        if "\0" in member.name:
+            raise tarfile.TarError(f"the name {member.name!r} in it holds a NUL")
+        size += 512 + max(member.size, 0)  # with its header
+        if size > LARGEST:
+            raise tarfile.TarError(f"it unpacks to more than {LARGEST / 2**20:.0f} MiB")
 
 
 def _checked(url: str) -> str:
@@ -138,6 +162,12 @@ def _append(url: str, part: Path, opener: urllib.request.OpenerDirector) -> None
         raise
     with response, open(part, "ab" if response.status == 206 else "wb") as file:
         print(f"fetching {url}" + (f", {response.length / 2**20:.0f} MiB" if response.length else ""))
-        shutil.copyfileobj(response, file)
+        size = file.tell() + (response.length or 0)
+        while size <= LARGEST and (block := response.read(2**16)):
+            file.write(block)
+            size = max(size, file.tell())  # a server need not say how much comes
+        if size > LARGEST:
+            part.unlink()
+            raise TooLarge(f"it has more than {LARGEST / 2**20:.0f} MiB")
         if response.length:  # http.client ends a broken response like a whole one
             raise ConnectionError(f"the connection broke off, {response.length} bytes before the end")

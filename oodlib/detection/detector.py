@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oodlib.detection import storage
+from oodlib import storage
 from oodlib.detection.heads import Head, SoftmaxHead, make_head
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.device import autocast, evaluating, images_at_once

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oodlib.detection import storage
+from oodlib import storage
 from oodlib.detection.metrics import threshold_at_tpr
 from oodlib.errors import InputError
 

@@ -50,7 +50,8 @@ def fit_detector(
         detector: Trained in place.
         images: uint8 (N, H, W, C).
         labels: Integers (N,) in [0, C).
-        settings: In each step there are `outlier_batch_size` outliers beside `batch_size` ID images.
+        settings: In each step there are `outlier_batch_size` outliers beside `batch_size` ID images, or beside all
+            images where there are fewer.
         outliers: uint8 (M, H, W, C) with M of 2 or more, or None for plain training.
         outlier_targets: (M, C), what to predict for each, rows that sum to 1; None for the uniform distribution.
         outlier_loss_weights: (M,), how much each outlier counts; None for 1.
@@ -65,9 +66,16 @@ def fit_detector(
         InputError: Images, labels or settings are out of range, or the loss is no longer finite; the last checkpoint
             is from before that.
     """
-    batch_size, outlier_batch_size, seed = settings.batch_size, settings.outlier_batch_size, settings.seed
+    outlier_batch_size, seed = settings.outlier_batch_size, settings.seed
     id_images = uint8_tensor(images, detector.image_shape).to(device)
     id_labels = labels_of(id_images, labels, len(detector.class_names)).to(device)
+    # Of fewer images than a batch each step takes all, so that an epoch is a step at least; batch norm needs two.
+    count = len(id_images)
+    batch_size = min(settings.batch_size, max(2, count))
+    if batch_size < settings.batch_size:
+        print(
+            f"{label}: only {count} training images, so a step takes them all and not {settings.batch_size}"
+        )
     outlier_images = None if outliers is None else uint8_tensor(outliers, detector.image_shape).to(device)
     targets, loss_weights = (
         None if values is None else torch.as_tensor(values, dtype=torch.float32, device=device)
@@ -78,7 +86,7 @@ def fit_detector(
     if outliers is not None and virtual_outliers:
         raise InputError("outliers are images or virtual, not both; leave out one of them")
     start = dict(
-        **settings.values(DetectorTraining),
+        **settings.values(DetectorTraining) | {"batch_size": batch_size},
         device=id_images.device.type,
         data=fingerprint(id_images.cpu().numpy(), id_labels.cpu().numpy()),
         outlier_images=None if outliers is None else fingerprint(outlier_images.cpu().numpy()),

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from oodlib import storage
 from oodlib.device import autocast
 from oodlib.diffusion.schedule import noise_schedule
-from oodlib.errors import InputError, choice
-from oodlib.files import atomic, read_json, write_json
+from oodlib.errors import choice
 from oodlib.seeds import initial_weights
 from oodlib.settings import DenoiserModel, as_made
 
@@ -106,19 +105,18 @@ class Denoiser(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `denoiser.safetensors` and then `denoiser.json` to `folder`, each atomically."""
-        folder = Path(folder)
-        with atomic(folder / "denoiser.safetensors") as part:
-            save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, part)
-        write_json(folder / "denoiser.json", self.config)
+        storage.write(Path(folder), "denoiser", self.config, self.state_dict())
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Denoiser":
-        """Read a denoiser that `save` wrote; it comes in evaluation mode."""
-        folder = Path(folder)
-        for name in ("denoiser.json", "denoiser.safetensors"):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder} holds no {name}; train one with notebook 01_train_ddpm")
-        config = read_json(folder / "denoiser.json")
-        denoiser = cls(config.pop("class_names"), config.pop("image_shape"), as_made(DenoiserModel, config))
-        denoiser.load_state_dict(load_file(folder / "denoiser.safetensors"))
+        """Read a denoiser that `save` wrote; it comes in evaluation mode.
+
+        Raises:
+            InputError: A file is missing or damaged.
+        """
+        with storage.reading(Path(folder), "denoiser") as (config, tensors):
+            denoiser = cls(
+                config.pop("class_names"), config.pop("image_shape"), as_made(DenoiserModel, config)
+            )
+            denoiser.load_state_dict(tensors)
         return denoiser.to(device).eval()

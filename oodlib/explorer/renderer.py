@@ -27,8 +27,9 @@ from oodlib.errors import InputError
 from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State, detector_name
 from oodlib.files import read_csv
 from oodlib.images import signed_to_uint8
+from oodlib.marks import MARKS
 from oodlib.reports.tables import OOD_ROLES
-from oodlib.runs import MARKS, Run
+from oodlib.runs import Run
 
 MIXTURES_PER_PAIR = 4
 TOP = 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oodlib.files import atomic, fingerprint
+from oodlib.files import atomic, fingerprint, reading
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,28 @@ class OutlierPool:
 
     @classmethod
     def load(cls, path: Path) -> "OutlierPool":
-        """Read what `save` wrote."""
-        with np.load(path) as file:
-            return cls(**file)
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: It is missing or damaged.
+        """
+        with reading(path, "draw it again with notebook 02_label_mixup"):
+            with np.load(path) as file:
+                pool = cls(**file)
+            pool._check()
+        return pool
+
+    def _check(self) -> None:
+        """Raise `ValueError` if arrays are of another type or do not fit each other."""
+        (count, _, _, _), (_, classes) = self.images.shape, self.label_weights.shape
+        expected = {"label_weights": (count, classes), "targets": (count, classes), "loss_weights": (count,)}
+        for name, shape in expected.items():
+            values = getattr(self, name)
+            is_well = values is None or (values.dtype == np.float32 and values.shape == shape)
+            if not is_well or self.images.dtype != np.uint8:
+                raise ValueError(f"{name} do not fit the images")
+            if values is not None and not np.isfinite(values).all():
+                raise ValueError(f"{name} are not all finite")
 
 
 def joined(pools: Sequence[OutlierPool]) -> OutlierPool:

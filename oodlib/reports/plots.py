@@ -80,7 +80,8 @@ def _heatmap(axes: Axes, values: pd.DataFrame, **options) -> None:
 
 
 def _wide(changes: pd.DataFrame, value: str, rows: str, columns: str) -> pd.DataFrame:
-    return changes.set_index([rows, columns])[value].unstack(sort=False).rename(index=label, columns=label)
+    wide = changes.set_index([rows, columns])[value].unstack(sort=False).rename(index=label)
+    return wide if columns == "title" else wide.rename(columns=label)  # titles are as their owner wrote them
 
 
 def _change_map(axes: Axes, changes: pd.DataFrame, rows: str, columns: str, scale: float, **options) -> None:
@@ -191,19 +192,30 @@ def share_lines(table: pd.DataFrame, title: str, *, x: str, y: str, hue: str, xl
 
 
 def _bins(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Edges of bins for scores clipped to them."""
+    """Edges of bins for scores clipped to them; infinite ones and NaN do not count."""
+    seen = scores[np.isfinite(scores)] if np.isfinite(scores).any() else np.zeros(1)
     # One detector may score wildly low on noise; the axis ends where 99 % of all scores are in view.
-    low, high = min(np.quantile(scores, 0.01), threshold), scores.max()
-    return np.linspace(low - 0.02 * (high - low), high + 0.02 * (high - low), 50)
+    low, high = np.quantile(seen, 0.01), seen.max()
+    if np.isfinite(threshold):
+        low = min(low, threshold)
+    margin = 0.02 * (high - low) or 0.5  # all may be equal
+    return np.linspace(low - margin, high + margin, 50)
+
+
+def _left_out(*scores: np.ndarray) -> str:
+    """A line on scores that have no place on an axis; empty where all have one."""
+    count = sum(int((~np.isfinite(of_set)).sum()) for of_set in scores)
+    return f"\n{count} infinite or NaN, not drawn" if count else ""
 
 
 def _histograms(
     axes: Axes, id_scores: np.ndarray, ood_scores: np.ndarray, threshold: float, bins: np.ndarray
 ) -> None:
     for scores, colour in ((id_scores, ID_COLOUR), (ood_scores, OOD_COLOUR)):
-        counts, _ = np.histogram(scores.clip(bins[0], bins[-1]), bins)
+        counts, _ = np.histogram(scores[np.isfinite(scores)].clip(bins[0], bins[-1]), bins)
         axes.stairs(counts / max(counts.max(), 1), bins, fill=True, color=colour, alpha=0.55, lw=0)
-    axes.axvline(threshold, color="black", lw=1, ls="--")
+    place = np.nan_to_num(threshold, nan=np.nan, neginf=bins[0], posinf=bins[-1])
+    axes.axvline(place, color="black", lw=1, ls="--")
     axes.set(yticks=[], ylim=(0, 1.05), xlim=(bins[0], bins[-1]))
     axes.spines["left"].set_visible(False)
 
@@ -215,7 +227,7 @@ def score_histogram(id_scores: np.ndarray, ood_scores: np.ndarray, threshold: fl
     axes = figure.subplots()
     bins = _bins(np.concatenate([id_scores, ood_scores]), threshold)
     _histograms(axes, id_scores, ood_scores, threshold, bins)
-    axes.set(title=title)
+    axes.set(title=title + _left_out(id_scores, ood_scores))
     return figure
 
 
@@ -234,7 +246,8 @@ def score_distributions(
     grid = figure.subplots(len(sets), len(thresholds), squeeze=False, sharex="col")
     for column, (source, threshold) in zip(grid.T, thresholds.items(), strict=True):
         id_images, ood_sets = id_and_ood(scores[scores["outliers"] == source])
-        bins = _bins(pd.concat([id_images, *ood_sets.values()])["score"].to_numpy(), threshold)
+        all_scores = pd.concat([id_images, *ood_sets.values()])["score"].to_numpy()
+        bins = _bins(all_scores, threshold)
         for axes, key in zip(column, sets, strict=True):
             ood_scores = ood_sets[key]["score"].to_numpy()
             _histograms(axes, id_images["score"].to_numpy(), ood_scores, threshold, bins)
@@ -242,7 +255,7 @@ def score_distributions(
             axes.text(1.01, 0.5, accepted, transform=axes.transAxes, va="center", fontsize=8)
             if axes in grid[:, 0]:
                 axes.set_ylabel(ood_sets[key]["title"].iloc[0], rotation=0, ha="right", va="center")
-        column[0].set_title(label(source))
+        column[0].set_title(label(source) + _left_out(all_scores))
         column[-1].set_xlabel(xlabel)
     figure.suptitle(title)
     handles = [figure.axes[0].patches[i] for i in (0, 1)] + [figure.axes[0].lines[0]]
@@ -266,13 +279,21 @@ def roc_curves(scores: pd.DataFrame, title: str) -> Figure:
     for axes, source in zip(panels, sources, strict=True):
         id_images, ood_sets = id_and_ood(scores[scores["outliers"] == source])
         colours = sns.color_palette("colorblind", len(ood_sets))
+        names, left_out = [], int(id_images["score"].isna().sum())
         for images, colour in zip(ood_sets.values(), colours, strict=True):
-            both = id_images["score"], images["score"]
-            name = f"{images['title'].iloc[0]} {auroc(*both):.3f}"
-            axes.plot(*roc_curve(*both), color=colour, lw=1.6, label=name)
+            both = [
+                of_set["score"].dropna() for of_set in (id_images, images)
+            ]  # infinite ones have their place
+            left_out += int(images["score"].isna().sum())
+            if all(map(len, both)):
+                axes.plot(*roc_curve(*both), color=colour, lw=1.6)
+                names.append(f"{images['title'].iloc[0]} {auroc(*both):.3f}")
+        curves = axes.lines[:]
         axes.axhline(0.95, color="0.6", lw=0.8, ls=":")
-        axes.set(title=label(source), xlabel="OOD accepted", aspect="equal", xlim=(-0.01, 1), ylim=(0, 1.01))
-        axes.legend(title="AUROC", loc="lower right", fontsize=8)
+        panel_title = label(source) + (f"\n{left_out} NaN, not drawn" if left_out else "")
+        axes.set(title=panel_title, xlabel="OOD accepted", aspect="equal", xlim=(-0.01, 1), ylim=(0, 1.01))
+        # Not by labels of the curves, of which those that begin with _ are left out.
+        axes.legend(curves, names, title="AUROC", loc="lower right", fontsize=8)
     panels[0].set_ylabel("ID accepted")
     figure.suptitle(title)
     return figure

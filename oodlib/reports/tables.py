@@ -1,5 +1,6 @@
 """From images to tables: per-image scores, and the metrics of every score on every OOD set."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.detection.metrics import ood_metrics
 from oodlib.errors import one_line
+from oodlib.files import NAME_COLUMNS
 from oodlib.reports.names import NAMES, label
 
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
@@ -118,8 +120,19 @@ def titles(results: pd.DataFrame) -> dict[str, str]:
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown, with names as they are called on screen."""
     names = {column: table[column].map(label) for column in ("head", "outliers") if column in table}
-    table = table.assign(**names).rename(columns=label)
-    table = table.map(
-        lambda cell: one_line(cell).replace("|", r"\|") if isinstance(cell, str) else cell
-    )  # it ends a cell
-    return table.to_markdown(index=False, disable_numparse=True)
+    table = table.assign(**names)
+    for column in table:  # the other cells may be bold
+        table[column] = table[column].map(_escaped if column in NAME_COLUMNS else _in_a_cell)
+    # Columns without a name in the kit are sets.
+    return table.rename(columns=lambda name: NAMES.get(name) or _escaped(name)).to_markdown(
+        index=False, disable_numparse=True
+    )
+
+
+def _in_a_cell(text: object) -> object:
+    return one_line(text).replace("|", r"\|") if isinstance(text, str) else text
+
+
+def _escaped(text: object) -> object:
+    """A name in which nothing has a meaning in Markdown: a class may be called a|b, $x$ or _y_."""
+    return re.sub(r"([\\|$*`<]|\b_|_\b)", r"\\\1", one_line(text)) if isinstance(text, str) else text

@@ -10,13 +10,14 @@ from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
 from oodlib.errors import InputError
-from oodlib.files import fingerprint, read_csv, read_json, write_csv
+from oodlib.files import fingerprint, read_csv, write_csv
 from oodlib.images import ImageSet
+from oodlib.marks import FILES, MARKS, Step
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.filters import fill
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES, bind
-from oodlib.runs import FILES, MARKS, Run, Step
+from oodlib.runs import Run
 from oodlib.settings import DenoiserTraining, Pool, Sampling, Settings, as_made
 from oodlib.steps.training import contents_of
 from oodlib.training import fingerprint_weights
@@ -57,20 +58,21 @@ def pool(
     made_with["denoiser"] = None if denoiser is None else fingerprint_weights(denoiser)
     made_with["real_images"] = None if real_images is None else fingerprint(real_images)
     step = Step(run.outliers / settings.outliers, FILES["pool"], made_with)
-    if step.must_make():
-        chosen = {name: value for name, value in options.items() if value is not None}
-        resources = {
-            "denoiser": lambda: denoiser,
-            "early_denoiser": lambda: early_denoiser(denoiser, models, train),
-            "train": lambda: train,
-            "real_images": lambda: real_images,
-        }
-        count = settings.images_per_pair * math.comb(len(train.class_names), 2)
-        filters = {name: chosen[name] for name in keyword_options(fill) if name in chosen}
-        outliers, table = fill(bind(source, chosen, resources), count, committee, **filters)
-        outliers.save(step.folder / "pool.npz")
-        write_csv(step.folder / "purity.csv", table)
-        step.finish()
+    with step.todo() as is_missing:
+        if is_missing:
+            chosen = {name: value for name, value in options.items() if value is not None}
+            resources = {
+                "denoiser": lambda: denoiser,
+                "early_denoiser": lambda: early_denoiser(denoiser, models, train),
+                "train": lambda: train,
+                "real_images": lambda: real_images,
+            }
+            count = settings.images_per_pair * math.comb(len(train.class_names), 2)
+            filters = {name: chosen[name] for name in keyword_options(fill) if name in chosen}
+            outliers, table = fill(bind(source, chosen, resources), count, committee, **filters)
+            outliers.save(step.folder / "pool.npz")
+            write_csv(step.folder / "purity.csv", table)
+            step.finish()
     return OutlierPool.load(step.folder / "pool.npz"), read_csv(step.folder / "purity.csv")
 
 
@@ -85,7 +87,7 @@ def check_classes(denoiser: Denoiser, images: ImageSet) -> None:
 
 def early_denoiser(denoiser: Denoiser, models: Run, train: ImageSet) -> Denoiser:
     """A denoiser like this one, trained for a tenth of its steps."""
-    made_with = read_json(models.denoiser / MARKS[0])["settings"]
+    made_with = models.mark(models.denoiser / MARKS[0], "01_train_ddpm").settings
     training = as_made(DenoiserTraining, made_with)
     steps = max(1, round(EARLY_STOP_FRACTION * training.denoiser_steps))
     training = training.replaced(denoiser_steps=steps, compile=False)
@@ -103,8 +105,7 @@ def outliers(run: Run, settings: Settings, train: ImageSet) -> OutlierPool | Non
     if SOURCES[settings.outliers].draw is None:
         return None
     folder = run.outliers / settings.outliers
-    run.require(folder / MARKS[0], "02_label_mixup", outliers=settings.outliers)
-    made_with = read_json(folder / MARKS[0])["settings"]
+    made_with = run.mark(folder / MARKS[0], "02_label_mixup", outliers=settings.outliers).settings
     if any(made_with.get(name) != value for name, value in contents_of(train).items()):
         raise InputError(
             f"the pool in {folder} was drawn for other training images or classes; draw it again with notebook "

@@ -13,11 +13,12 @@ from oodlib.detection.scores import SCORES
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.scores import DENOISER_SCORES
-from oodlib.files import fingerprint, write_csv, write_json
+from oodlib.files import Damaged, fingerprint, write_csv, write_json, writing
 from oodlib.images import ImageSet
+from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
 from oodlib.outliers.pool import OutlierPool
 from oodlib.reports.tables import metric_table, score_table
-from oodlib.runs import DENOISER, FILES, MARKS, Run, Step
+from oodlib.runs import DENOISER, Run
 from oodlib.settings import Settings
 from oodlib.steps.training import contents_of, trained_detector
 from oodlib.training import fingerprint_weights
@@ -31,14 +32,30 @@ def detector(
     run.claim(settings)
     folder = run.detector(settings.head, settings.outliers, settings.seed)
     label = f"{settings.head}, {settings.outliers}, seed {settings.seed}"
+    _remove_damaged_scores(folder)
     network = trained_detector(folder, settings, train, label, outliers)
     made_with = {"tpr": settings.tpr, "scores": list(SCORES), "detector": network.network_fingerprint()}
     step = Step(folder, FILES["statistics"], made_with | contents_of(train, val), MARKS[1])
-    if step.must_make():
-        network.fit_scores(train.images, train.labels, val.images, settings.tpr)
-        network.save_scores(folder)
-        step.finish()
+    with step.todo() as is_missing:
+        if is_missing:
+            network.fit_scores(train.images, train.labels, val.images, settings.tpr)
+            network.save_scores(folder)
+            step.finish()
     return Detector.load(folder, default_device())
+
+
+def _remove_damaged_scores(folder: Path) -> None:
+    """Remove scores that are not as they were fitted, since a network is read together with its scores."""
+    mark = folder / MARKS[1]
+    if not mark.exists():
+        return
+    try:
+        Mark.read(mark, AGAIN).check(folder, AGAIN)
+    except Damaged as damaged:
+        print(damaged)
+        with writing(folder):
+            for name in (MARKS[1], *FILES["statistics"]):
+                (folder / name).unlink(missing_ok=True)
 
 
 def score_detector(
@@ -59,15 +76,16 @@ def score_detector(
     made_with |= {"detector": detector.network_fingerprint(), "class_names": list(detector.class_names)}
     made_with |= contents_of_sets(*sets, *validation)
     step = Step(folder, FILES["tables"], made_with, MARKS[2])
-    if step.must_make():
-        about = about_detector(settings, settings.head, detector.head.default_score)
-        scores, on_validation = (
-            score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
-        )
-        write_csv(folder / "scores.csv", scores.assign(**about))
-        write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
-        write_csv(folder / "validation.csv", metric_table(on_validation).assign(**about))
-        step.finish()
+    with step.todo() as is_missing:
+        if is_missing:
+            about = about_detector(settings, settings.head, detector.head.default_score)
+            scores, on_validation = (
+                score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
+            )
+            write_csv(folder / "scores.csv", scores.assign(**about))
+            write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
+            write_csv(folder / "validation.csv", metric_table(on_validation).assign(**about))
+            step.finish()
 
 
 def score_by_denoiser(
@@ -87,22 +105,25 @@ def score_by_denoiser(
     made_with |= {"images_per_set": settings.images_per_set, "scores": list(DENOISER_SCORES)}
     made_with |= {"denoiser": fingerprint_weights(denoiser)} | contents_of_sets(val, *sets)
     step = Step(folder, FILES["denoiser_tables"], made_with, MARKS[2])
-    if step.must_make():
+    with step.todo() as is_missing:
+        if is_missing:
 
-        def classify(images: np.ndarray) -> tuple[None, dict[str, np.ndarray]]:
-            return None, {
-                name: score(denoiser, images, settings.seed) for name, score in DENOISER_SCORES.items()
+            def classify(images: np.ndarray) -> tuple[None, dict[str, np.ndarray]]:
+                return None, {
+                    name: score(denoiser, images, settings.seed) for name, score in DENOISER_SCORES.items()
+                }
+
+            scores, on_validation = (
+                score_table(of, classify, images_per_set=settings.images_per_set) for of in (sets, [val])
+            )
+            about = about_detector(settings, DENOISER, next(iter(DENOISER_SCORES)))
+            thresholds = {
+                name: threshold_at_tpr(on_validation[name], settings.tpr) for name in DENOISER_SCORES
             }
-
-        scores, on_validation = (
-            score_table(of, classify, images_per_set=settings.images_per_set) for of in (sets, [val])
-        )
-        about = about_detector(settings, DENOISER, next(iter(DENOISER_SCORES)))
-        thresholds = {name: threshold_at_tpr(on_validation[name], settings.tpr) for name in DENOISER_SCORES}
-        write_json(folder / "scores.json", {"thresholds": thresholds, "tpr": settings.tpr})
-        write_csv(folder / "scores.csv", scores.assign(**about))
-        write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
-        step.finish()
+            write_json(folder / "scores.json", {"thresholds": thresholds, "tpr": settings.tpr})
+            write_csv(folder / "scores.csv", scores.assign(**about))
+            write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
+            step.finish()
     return folder
 
 

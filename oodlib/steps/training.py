@@ -8,12 +8,13 @@ from oodlib.detection.train import fit_detector
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
-from oodlib.files import fingerprint, lock, write_csv
+from oodlib.files import fingerprint, write_csv
 from oodlib.images import ImageSet, mean_and_std
+from oodlib.marks import FILES, MARKS, Step
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES
-from oodlib.runs import FILES, MARKS, Run, Step
+from oodlib.runs import Run
 from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings
 
 
@@ -28,19 +29,20 @@ def denoiser(run: Run, settings: Settings, train: ImageSet) -> Denoiser:
     run.claim(settings)
     made_with = settings.values(DenoiserModel, DenoiserTraining) | contents_of(train)
     step = Step(run.denoiser, FILES["denoiser"], made_with)
-    if step.must_make():
-        model = Denoiser(train.class_names, settings.image_shape, settings)
-        history = fit_denoiser(
-            model,
-            train.images,
-            train.labels,
-            settings,
-            device=default_device(),
-            checkpoints=step.folder / "checkpoints",
-        )
-        model.save(step.folder)
-        write_csv(step.folder / "history.csv", history)
-        step.finish()
+    with step.todo() as is_missing:
+        if is_missing:
+            model = Denoiser(train.class_names, settings.image_shape, settings)
+            history = fit_denoiser(
+                model,
+                train.images,
+                train.labels,
+                settings,
+                device=default_device(),
+                checkpoints=step.folder / "checkpoints",
+            )
+            model.save(step.folder)
+            write_csv(step.folder / "history.csv", history)
+            step.finish()
     return Denoiser.load(step.folder, default_device())
 
 
@@ -48,23 +50,21 @@ def committee(run: Run, settings: Settings, train: ImageSet, val: ImageSet) -> C
     """The run's committee, trained where it is not there yet: softmax heads, no outliers."""
     run.claim(settings)
     members = []
-    with lock(run.committee):  # notebooks that run side by side want the same committee
-        for seed in settings.committee_seeds:
-            member = settings.replaced(
-                # Settings of the detectors do not reach it.
-                **DetectorTraining(outliers="none", flip=settings.flip).model_dump(exclude={"precision"})
-                | dict(
-                    seed=seed,
-                    head="softmax",
-                    head_options={},
-                    backbone=settings.committee_backbone,
-                    epochs=settings.committee_epochs,
-                    learning_rate=settings.committee_learning_rate,
-                )
+    for seed in settings.committee_seeds:
+        member = settings.replaced(
+            # Settings of the detectors do not reach it.
+            **DetectorTraining(outliers="none", flip=settings.flip).model_dump(exclude={"precision"})
+            | dict(
+                seed=seed,
+                head="softmax",
+                head_options={},
+                backbone=settings.committee_backbone,
+                epochs=settings.committee_epochs,
+                learning_rate=settings.committee_learning_rate,
             )
-            members.append(
-                trained_detector(run.committee / f"seed{seed}", member, train, f"committee, seed {seed}")
-            )
+        )
+        folder, label = run.committee / f"seed{seed}", f"committee, seed {seed}"
+        members.append(trained_detector(folder, member, train, label))
     return Committee.of(tuple(members), train, val)
 
 
@@ -78,23 +78,26 @@ def trained_detector(
     if outliers is None and not is_virtual:
         del made_with["outlier_weight"], made_with["outlier_batch_size"]
     step = Step(folder, FILES["detector"], made_with)
-    if step.must_make():
-        for mark in MARKS[1:]:  # what was fitted to another network and scored by it counts no more
-            (folder / mark).unlink(missing_ok=True)
-        moments = mean_and_std(train.images)
-        network = Detector(train.class_names, settings.image_shape, *moments, settings, settings.background)
-        history = fit_detector(
-            network,
-            train.images,
-            train.labels,
-            settings,
-            **({} if outliers is None else outliers.exposure),
-            virtual_outliers=is_virtual,
-            device=default_device(),
-            label=label,
-            checkpoints=folder / "checkpoints",
-        )
-        network.save_network(folder)
-        write_csv(folder / "history.csv", history.assign(seed=settings.seed))
-        step.finish()
+    with step.todo() as is_missing:
+        if is_missing:
+            for mark in MARKS[1:]:  # what was fitted to another network and scored by it counts no more
+                (folder / mark).unlink(missing_ok=True)
+            moments = mean_and_std(train.images)
+            network = Detector(
+                train.class_names, settings.image_shape, *moments, settings, settings.background
+            )
+            history = fit_detector(
+                network,
+                train.images,
+                train.labels,
+                settings,
+                **({} if outliers is None else outliers.exposure),
+                virtual_outliers=is_virtual,
+                device=default_device(),
+                label=label,
+                checkpoints=folder / "checkpoints",
+            )
+            network.save_network(folder)
+            write_csv(folder / "history.csv", history.assign(seed=settings.seed))
+            step.finish()
     return Detector.load(folder, default_device())
