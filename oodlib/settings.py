@@ -16,16 +16,13 @@ from oodlib.checks import Checked, Expected
 
 
 def _as_tuple(value: object) -> tuple:
-    """A list; `-p seeds '[0]'` arrives as text, and is read as Python writes it."""
-    if isinstance(value, str):
-        text = value.strip()
+    """A list; `-p seeds '[0]'` arrives as text, and is read as Python writes it. One value is a list of one."""
+    if isinstance(value, str) and value.strip().startswith(("[", "(")):
         try:
-            value = ast.literal_eval(text if text.startswith(("[", "(")) else "")
+            value = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise Expected('a list, such as [0, 1] or ["a", "b"]') from None
-    if not isinstance(value, list | tuple):
-        raise Expected("a list that is not empty")
-    return tuple(value)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _not_empty(values: tuple) -> tuple:

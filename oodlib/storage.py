@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from safetensors.torch import load_file, save_file
@@ -30,6 +30,7 @@ class _OfImages(_Of):
 class _OfDetector(_OfImages):
     mean: list[FiniteFloat]
     std: list[Annotated[FiniteFloat, Field(gt=0)]]
+    background: Literal["white", "black"] = "white"
     network: str
     module: str | None = None  # the class of a network of one's own
 

@@ -53,8 +53,8 @@ def test_the_run_is_named_after_the_preset():
         ("seeds", [], "a list that is not empty"),
         ("seeds", [0, 0], "without repetitions"),
         ("seeds", [-1], "of at least 0"),
-        ("seeds", "0, 1", "a list, such as"),
-        ("seeds", 3, "a list"),
+        ("seeds", "0, 1", "a whole number"),
+        ("seeds", "[0, 1", "a list, such as"),
         ("tpr", 95, "from 0.5 to 1"),
         ("run", "", "not empty"),
         ("image_shape", [8, 8], "[size, size, channels]"),
@@ -166,7 +166,12 @@ def test_a_list_given_as_text_is_read_as_python_writes_it(text, names):
     assert presets.make_settings(ood_sets=text).ood_sets == names
 
 
-@pytest.mark.parametrize("text", ["['a'", "[/data/a]", "gaussian", "{'a'}", "'a'", "[open('x')]", "3", ""])
+def test_one_value_is_a_list_of_one():
+    settings = presets.make_settings(ood_sets="it's mine", seeds=3)
+    assert settings.ood_sets == ("it's mine",) and settings.seeds == (3,)
+
+
+@pytest.mark.parametrize("text", ["['a'", "[/data/a]", "[open('x')]", "(1"])
 def test_a_text_that_is_no_list_is_refused(text):
     with pytest.raises(InputError, match=r"^ood_sets = .*expected a list"):
         presets.make_settings(ood_sets=text)
