@@ -18,7 +18,7 @@ import psutil
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from oodlib.errors import InputError
+from oodlib.errors import InputError, one_line
 
 if TYPE_CHECKING:  # it takes 0.2 s to import
     import pandas as pd
@@ -183,8 +183,8 @@ def reading(path: Path, advice: str) -> Iterator[None]:
 
 
 def shown(path: Path) -> str:
-    """A path as its owner would write it: without the way there from a notebook."""
-    return str(path).removeprefix("../")
+    """A path as its owner would write it, without the way there from a notebook, on one line whatever its bytes."""
+    return one_line(os.fsencode(path.as_posix()).decode(errors="backslashreplace")).removeprefix("../")
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

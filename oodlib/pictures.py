@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from oodlib.errors import InputError, one_line
+from oodlib.errors import InputError
+from oodlib.files import shown
 
 BACKGROUNDS = ("white", "black")
 MAX_PIXELS = 400_000_000  # of a picture; decoded, it takes 1.2 GB in RGB
@@ -48,11 +49,6 @@ class Notes:
             + (", ..." if len(files) > 3 else "")
             for reason, files in self.files.items()
         ]
-
-
-def shown(path: Path) -> str:
-    """A path as a line of UTF-8 can hold it, whatever bytes its name has."""
-    return one_line(os.fsencode(path.as_posix()).decode(errors="backslashreplace"))
 
 
 def picture_files(folder: Path, notes: Notes) -> list[Path]:

@@ -17,8 +17,8 @@ import torch
 from oodlib.detection.detector import Detector
 from oodlib.detection.scores import SCORES
 from oodlib.errors import InputError, choice
-from oodlib.files import write_csv
-from oodlib.pictures import Notes, picture_files, read_picture, shown
+from oodlib.files import shown, write_csv
+from oodlib.pictures import Notes, picture_files, read_picture
 
 BATCH_SIZE = 512  # pictures in memory at once
 

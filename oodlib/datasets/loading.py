@@ -17,9 +17,8 @@ from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role, id_set
 from oodlib.datasets.splits import SPLITS, Splits, check, hashes, print_overlap, split_folders, split_of
 from oodlib.datasets.synthetic import OOD_SETS, digits
 from oodlib.errors import InputError, choice, one_line
-from oodlib.files import home
+from oodlib.files import home, shown
 from oodlib.images import ImageSet, check_levels
-from oodlib.pictures import shown
 from oodlib.settings import Data, Settings
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from oodlib.errors import InputError, one_line
+from oodlib.files import shown
 from oodlib.images import ImageSet
-from oodlib.pictures import Notes, is_system, picture_files, read_picture, shown
+from oodlib.pictures import Notes, is_system, picture_files, read_picture
 
 DEFLATE_LIMIT = 1032  # how many times smaller than its contents a compressed file can be
 
