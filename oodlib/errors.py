@@ -1,5 +1,6 @@
-"""The one exception for bad input: what was given, what was expected, what to do, on one line."""
+"""The one exception for bad input, what was given, what was expected and what to do on one line; and lines of print."""
 
+import sys
 from collections.abc import Iterable
 from unicodedata import category
 
@@ -10,6 +11,12 @@ def one_line(text: str) -> str:
         c: c.encode("unicode_escape").decode() for c in set(text) if category(c) in ("Cc", "Cs", "Zl", "Zp")
     }
     return "".join(codes.get(c, c) for c in text)
+
+
+def tell(line: str) -> None:
+    """Print a line, with codes for characters that the terminal cannot show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 class InputError(ValueError):

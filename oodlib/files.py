@@ -18,7 +18,7 @@ import psutil
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from oodlib.errors import InputError, one_line
+from oodlib.errors import InputError, one_line, tell
 
 if TYPE_CHECKING:  # it takes 0.2 s to import
     import pandas as pd
@@ -117,7 +117,7 @@ def lock(path: Path) -> Iterator[None]:
         try:
             owner.acquire(blocking=False)
         except Timeout:
-            print(f"another process works on {shown(path)}; waiting for it", flush=True)
+            tell(f"another process works on {shown(path)}; waiting for it")
             owner.acquire()
     try:
         yield

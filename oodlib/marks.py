@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from oodlib.errors import tell
 from oodlib.files import Damaged, lock, reading, shown, try_writing, write_json
 from oodlib.settings import OFF
 
@@ -112,9 +113,10 @@ class Step:
             reason = self._reason() if is_missing else None
             if reason is None:
                 path = shown(self.folder.joinpath(*self.files[:1]))
-                print(f"{path} was made with these settings and is kept; delete it to redo it")
+                tell(f"{path} was made with these settings and is kept; delete it to redo it")
             else:
-                print(reason, end="\n" if reason else "", flush=True)
+                if reason:
+                    tell(reason)
                 (self.folder / self.mark).unlink(missing_ok=True)
             yield reason is not None
 

@@ -6,6 +6,7 @@ The table goes to stdout, or as CSV to a file; what is said about it goes to std
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from oodlib.detection.detector import Detector
 from oodlib.detection.scores import SCORES
-from oodlib.errors import InputError, choice
+from oodlib.errors import InputError, choice, tell
 from oodlib.files import shown, write_csv
 from oodlib.pictures import Notes, picture_files, read_picture
 
@@ -106,8 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.csv is None:
             shown = table.assign(score=table["score"].map("{:.6g}".format))
             aligned = ("left", "left", "right", "left")
-            print(shown.to_markdown(index=False, tablefmt="plain", disable_numparse=True, colalign=aligned))
+            tell(shown.to_markdown(index=False, tablefmt="plain", disable_numparse=True, colalign=aligned))
         elif options.csv == "-":
+            if isinstance(sys.stdout, io.TextIOWrapper):  # CSV is UTF-8, whatever the terminal takes
+                sys.stdout.reconfigure(encoding="utf-8")
             print(table.to_csv(index=False, float_format="%.9g"), end="")
         else:
             _write(table, Path(options.csv))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oodlib.errors import InputError
+from oodlib.errors import InputError, tell
 from oodlib.files import atomic, lock, place, read_csv, read_json, reading, shown, try_writing, write_json
 from oodlib.marks import MARKS, Mark
 from oodlib.settings import Data, Experiment, Settings
@@ -171,14 +171,14 @@ class Run:
         Where it cannot be saved, as when a finished run lies on a disk that is read-only, a line says why.
         """
         if self._try(write, path, *what):
-            print(f"written: {shown(path)}")
+            tell(f"written: {shown(path)}")
 
     @staticmethod
     def _try(write: Callable[..., None], path: Path, *what: object) -> bool:
         try:
             write(path, *what)
         except InputError as error:
-            print(f"not saved: {error}")
+            tell(f"not saved: {error}")
             return False
         return True
 

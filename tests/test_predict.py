@@ -218,6 +218,21 @@ def test_a_table_is_written_into_a_pipe(folder, tmp_path, capsys):
         assert len(reader.result(timeout=60).splitlines()) == len(NAMES) + 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("csv", [(), ("--csv", "-")])
+def test_a_terminal_that_is_not_utf_8_shows_names_by_their_codes_and_csv_is_utf_8(folder, encoding, csv):
+    command = [sys.executable, "-m", "oodlib.predict", DETECTOR, folder, *csv]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    name = "数字" if csv else "\\u6570\\u5b57"
+    assert name in done.stdout.decode("utf-8" if csv else encoding)
+
+
 def bad_input(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()

@@ -16,7 +16,7 @@ from oodlib.datasets.published import PUBLISHED
 from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role, id_set
 from oodlib.datasets.splits import SPLITS, Splits, check, hashes, print_overlap, split_folders, split_of
 from oodlib.datasets.synthetic import OOD_SETS, digits
-from oodlib.errors import InputError, choice, one_line
+from oodlib.errors import InputError, choice, one_line, tell
 from oodlib.files import home, shown
 from oodlib.images import ImageSet, check_levels
 from oodlib.settings import Data, Settings
@@ -61,7 +61,7 @@ def load(
     choice("split", split, (*SPLITS, "all"))
     name, options = _counted(source)
     if name in ("digits", *OOD_SETS, *PUBLISHED) and Path(source).exists():
-        print(f"{source} is the built-in set of that name; write ./{source} for the one that lies here")
+        tell(f"{source} is the built-in set of that name; write ./{source} for the one that lies here")
     if source == "digits":
         image_set = split_of(source, digits(range(8)), split)
     elif name in OOD_SETS:
@@ -130,7 +130,7 @@ def load_ood(
                 source, "all", image_shape=image_shape, background=background, with_labels=False
             ).images
         except Unavailable as error:
-            print(f"left out: {error}")
+            tell(f"left out: {error}")
         else:
             if trained_on:
                 print_overlap(title, hashes(images), "training", trained_on)
@@ -213,7 +213,7 @@ def _of_split_folders(path: Path, split: str, image_shape: tuple[int, int, int],
     folder = folders.get(split, folders["train"])
     is_shared = "val" not in folders and split != "test"
     share = "" if not is_shared else ", of each class 90 %" if split == "train" else ", of each class 10 %"
-    print(f"{shown(path)}: the {split} images are those in {shown(folder)}{share}")
+    tell(f"{shown(path)}: the {split} images are those in {shown(folder)}{share}")
     classes = own.sub_folders(folders["train"])
     image_set = own.from_folder(folder, image_shape, background, class_names=classes)
     return split_of(shown(path), image_set, split, ends=(0.9, 1)) if is_shared else image_set

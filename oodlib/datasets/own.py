@@ -10,7 +10,7 @@ from unicodedata import category, normalize
 import numpy as np
 from numpy.lib import format as npy
 
-from oodlib.errors import InputError, one_line
+from oodlib.errors import InputError, one_line, tell
 from oodlib.files import shown
 from oodlib.images import ImageSet
 from oodlib.pictures import Notes, is_system, picture_files, read_picture
@@ -54,7 +54,7 @@ def from_folder(
     for i, file in enumerate(files):
         images[i] = read_picture(file, image_shape, background, notes)
     for line in notes.lines():
-        print(line)
+        tell(line)
     if not files:
         raise InputError(f"folder {shown(folder)} holds no pictures")
     if not names:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oodlib.errors import InputError, choice
+from oodlib.errors import InputError, choice, tell
 from oodlib.images import ImageSet
 
 SPLITS = ("train", "val", "test")
@@ -84,6 +84,6 @@ def print_overlap(noun: str, images: list[bytes], other_noun: str, others: list[
     """Print how many images of a set, by their `hashes`, are in another as well, if any are."""
     count = sum(image in others for others in [set(others)] for image in images)
     if count:
-        print(
+        tell(
             f"{count} of {len(images)} {noun} images are {other_noun} images too, byte for byte; remove them"
         )

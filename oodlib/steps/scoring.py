@@ -13,6 +13,7 @@ from oodlib.detection.scores import SCORES
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.scores import DENOISER_SCORES
+from oodlib.errors import tell
 from oodlib.files import Damaged, fingerprint, write_csv, write_json, writing
 from oodlib.images import ImageSet
 from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
@@ -52,7 +53,7 @@ def _remove_damaged_scores(folder: Path) -> None:
     try:
         Mark.read(mark, AGAIN).check(folder, AGAIN)
     except Damaged as damaged:
-        print(damaged)
+        tell(str(damaged))
         with writing(folder):
             for name in (MARKS[1], *FILES["statistics"]):
                 (folder / name).unlink(missing_ok=True)
