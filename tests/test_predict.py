@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 
 import numpy as np
 import pandas as pd
@@ -220,17 +220,15 @@ def test_a_table_is_written_into_a_pipe(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("csv", [(), ("--csv", "-")])
-def test_a_terminal_that_is_not_utf_8_shows_names_by_their_codes_and_csv_is_utf_8(folder, encoding, csv):
-    command = [sys.executable, "-m", "oodlib.predict", DETECTOR, folder, *csv]
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-        check=True,
-    )
-    name = "数字" if csv else "\\u6570\\u5b57"
-    assert name in done.stdout.decode("utf-8" if csv else encoding)
+def test_a_terminal_that_is_not_utf_8_shows_names_by_their_codes_and_csv_is_utf_8(
+    folder, encoding, csv, monkeypatch
+):
+    terminal = TextIOWrapper(BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert predict.main([str(DETECTOR), str(folder), *csv]) == 0
+    terminal.flush()
+    text = terminal.buffer.getvalue().decode("utf-8" if csv else encoding)
+    assert ("数字" if csv else "\\u6570\\u5b57") in text
 
 
 def bad_input(tmp_path, folder):
