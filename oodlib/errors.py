@@ -16,7 +16,7 @@ def one_line(text: str) -> str:
 def tell(line: str) -> None:
     """Print a line, with codes for characters that the terminal cannot show."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 class InputError(ValueError):

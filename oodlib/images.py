@@ -124,7 +124,7 @@ def _levels(images: "np.ndarray | torch.Tensor", expected: str) -> "torch.Tensor
         low, high = part.min().item(), part.max().item()
         if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # NaN is neither
             raise InputError(f"images range from {low:.3g} to {high:.3g}; {expected}")
-        levels[start : start + AT_ONCE] = (part * 255).round().clamp(0, 255)
+        levels[start : start + AT_ONCE] = (part * 255).round()
     return levels
 
 

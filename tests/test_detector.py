@@ -661,3 +661,21 @@ def test_a_score_that_is_nan_is_never_accepted_as_id(fitted, monkeypatch):
 
     monkeypatch.setattr(fitted, "classify", classify)
     assert fitted.predict(TEST.images[:2]).is_ood.tolist() == [True, False]
+
+
+def test_a_detector_of_half_precision_is_refused_in_one_line(fitted):
+    with pytest.raises(InputError, match=r"head is torch\.float16; bring it back with detector\.float\(\)"):
+        fitted.half().predict(IMAGES)
+    assert len(fitted.float().predict(IMAGES).classes) == len(IMAGES)
+
+
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_a_detector_keeps_the_background_of_its_training(tmp_path, background):
+    Detector(("a", "b"), (8, 8, 1), [0.5], [0.3], background=background).save(tmp_path)
+    assert Detector.load(tmp_path).background == background
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.5], [0.0]), ([float("nan")], [0.3]), ([0.5], [float("inf")])])
+def test_moments_that_images_cannot_be_divided_by_are_refused(mean, std):
+    with pytest.raises(InputError, match="expected finite, std above 0"):
+        Detector(("a", "b"), (8, 8, 1), mean, std)

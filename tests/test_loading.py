@@ -508,6 +508,14 @@ def test_photo_patches_have_any_size_and_number():
     assert patches.shape == (12, 32, 32, 3) and patches.std(axis=(1, 2, 3)).max() > 10
 
 
+def test_photo_patches_are_as_large_as_the_photographs_at_most():
+    assert load("photo_patches:2", image_shape=(256, 256, 3)).images.shape == (2, 256, 256, 3)
+    with pytest.raises(
+        InputError, match="photo_patches come at up to 427 pixels, not at 512; choose another set"
+    ):
+        load("photo_patches:2", image_shape=(512, 512, 3))
+
+
 def test_a_path_is_taken_from_beside_the_snakefile_too(class_folder, tmp_path, monkeypatch):
     (tmp_path / "Snakefile").touch()
     (tmp_path / "notebooks").mkdir()

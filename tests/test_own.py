@@ -158,6 +158,14 @@ def test_a_class_is_the_same_however_its_letters_are_composed(classes):
     ]
 
 
+def test_an_array_is_not_larger_than_its_compressed_bytes_can_be(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((100, 8, 8), np.uint8))
+    assert len(from_npz(tmp_path / "a.npz").images) == 100
+    monkeypatch.setattr("oodlib.datasets.own.DEFLATE_LIMIT", 2)
+    with pytest.raises(InputError, match="which are not there"):
+        from_npz(tmp_path / "a.npz")
+
+
 def test_objects_in_an_npz_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.array([np.zeros((8, 8)), np.zeros((9, 8))], object))
     with pytest.raises(InputError, match=r"images in .* are object of shape \(2,\), expected uint8"):

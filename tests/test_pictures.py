@@ -199,6 +199,16 @@ def test_colours_of_an_embedded_profile_are_brought_to_srgb():
     assert fit_picture(picture, (8, 8, 3))[0, 0].tolist() == [90, 200, 10]
 
 
+def test_a_profile_that_is_all_but_srgb_changes_no_last_digits():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    red = profile.index(b"rXYZ") + 4
+    offset = int.from_bytes(profile[red : red + 4], "big") + 8  # of the red primary's X, a fixed-point number
+    x = int.from_bytes(profile[offset : offset + 4], "big") + 100
+    picture = Image.fromarray(NOISE)
+    picture.info["icc_profile"] = profile[:offset] + x.to_bytes(4, "big") + profile[offset + 4 :]
+    assert np.array_equal(fit_picture(picture, (8, 8, 3)), NOISE)
+
+
 @pytest.mark.parametrize("profile", [b"no profile", "sRGB"])
 def test_a_broken_profile_and_srgb_change_nothing(profile):
     if profile == "sRGB":
@@ -226,6 +236,17 @@ def test_the_first_of_several_frames_is_read_and_the_file_named(tmp_path, suffix
     assert line.endswith(f"1 of several pages or frames, of which the first is read: a.{suffix}")
 
 
+def test_the_preview_in_a_phone_s_picture_is_no_further_frame(tmp_path):
+    Image.new("RGB", (8, 8)).save(
+        tmp_path / "a.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))]
+    )
+    notes = Notes(tmp_path)
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert picture.n_frames == 2
+    read_picture(tmp_path / "a.jpg", (8, 8, 1), notes=notes)
+    assert notes.lines() == []
+
+
 @pytest.mark.parametrize("suffix", ["jfif", "ppm", "avif", "jp2", "tga", "JPG", "bmp", "ico", "qoi"])
 def test_what_pillow_reads_is_a_picture(tmp_path, suffix):
     Image.new("RGB", (16, 16)).save(tmp_path / f"a.{suffix.lower()}")
@@ -237,6 +258,12 @@ def test_what_pillow_reads_is_a_picture(tmp_path, suffix):
 def test_a_picture_is_known_by_its_first_bytes_too(tmp_path, name):
     Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
     assert listed(tmp_path) == ([name], [])
+
+
+def test_a_picture_without_a_mark_is_not_known_by_its_bytes(tmp_path):
+    """Any bytes may be a TGA; without its suffix a file is none."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.dat", "TGA")
+    assert listed(tmp_path) == ([], [f"{tmp_path}: 1 left out, not pictures that Pillow reads: a.dat"])
 
 
 def test_what_is_no_picture_is_counted_and_the_first_three_named(tmp_path):

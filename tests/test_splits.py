@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oodlib.datasets import id_splits, load, load_ood
+from oodlib.datasets import evaluation_sets, id_splits, load, load_ood
 from oodlib.errors import InputError
 from oodlib.images import ImageSet
-from oodlib.settings import Data
+from oodlib.settings import Data, Settings
 
 
 def fill(folder, names, count=20, seed=0):
@@ -141,3 +141,27 @@ def test_a_set_of_ones_own_is_told_from_a_built_in_one_of_its_name(tmp_path, mon
         "letters is the built-in set of that name; write ./letters for the one that lies here\n"
     )
     assert len(load("./letters", "all").images) == 20
+
+
+@pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0)])
+def test_the_background_of_an_experiment_is_that_of_all_its_sets(tmp_path, background, level):
+    for name in ("cat", "dog"):
+        fill(tmp_path / "id", (name,), 9)
+        for i in range(9):
+            Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(tmp_path / "id" / name / f"{i:03}.png")
+    (tmp_path / "ood").mkdir()
+    Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(tmp_path / "ood" / "a.png")
+    settings = Settings(id_data=str(tmp_path / "id"), ood_sets=[str(tmp_path / "ood")], background=background)
+    splits = id_splits(settings)
+    assert {level} == {int(v) for images in splits for v in np.unique(images.images)}
+    test, ood = evaluation_sets(settings, splits)
+    assert (test.images == level).all() and (ood.images == level).all()
+
+
+def test_an_experiment_tells_of_training_images_among_its_ood_sets(tmp_path, capsys):
+    np.savez(tmp_path / "mine.npz", images=load("digits", "train").images[:3])
+    settings = Settings(ood_sets=[str(tmp_path / "mine.npz")])
+    evaluation_sets(settings, id_splits(settings))
+    assert (
+        capsys.readouterr().out == "3 of 3 mine images are training images too, byte for byte; remove them\n"
+    )

@@ -312,3 +312,8 @@ def test_a_damaged_network_is_trained_again(detected, capsys, monkeypatch):
     path.write_bytes(whole[: len(whole) // 2])
     assert "training" in steps_made(detected, capsys, monkeypatch)
     assert path.read_bytes() == whole
+
+
+def test_a_trained_detector_reads_pictures_on_the_background_of_its_run(tmp_path):
+    run, settings = Run(str(tmp_path / "run")), small(background="black", outliers="none")
+    assert steps.detector(run, settings, TRAIN, VAL, None).background == "black"
