@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+@cache
 def native_precision(device: torch.device) -> str:
     """`bf16` where the device computes in bfloat16, else `fp32`, which is faster than to emulate it."""
     if device.type == "cuda":
@@ -35,9 +37,11 @@ def native_precision(device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The autocast context of a precision, `fp32` or `bf16`."""
+    """The autocast context of a precision, `fp32`, or `bf16` where the device computes in it."""
     choice("precision", precision, ("fp32", "bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bf16" == native_precision(device)
+    )
 
 
 def images_at_once(image_shape: tuple[int, int, int], device: torch.device, most: int = 512) -> int:

@@ -25,7 +25,8 @@ SHIPPED_BANK_SIZE = 500  # training images for the score knn: all 866 would be a
 
 
 def shipped(preset: str) -> Run:
-    """The models that ship for a preset: a denoiser and its default head's detector, without and with outliers.
+    """The models that ship for a preset: a denoiser and, for the digits, its default head's detector without and with
+    outliers.
 
     Raises:
         InputError: None ship for this preset, or a file is not the one that its checksum describes.
@@ -59,7 +60,7 @@ def find(settings: Experiment) -> Run:
 
 
 def build(preset: str, run: Run, folder: Path) -> None:
-    """Write a run's denoiser and two of its detectors to `folder` in half precision, with checksums.
+    """Write a run's denoiser and two of its detectors to `folder` in 16 bits, with checksums.
 
     The scores, which keep at most `SHIPPED_BANK_SIZE` training images, are fitted to the rounded weights.
     """

@@ -5,6 +5,15 @@ import torch
 
 from oodlib import device
 
+
+@pytest.fixture(autouse=True)
+def look_again():
+    """What a device can do is asked once; a test that changes it asks anew."""
+    device.native_precision.cache_clear()
+    yield
+    device.native_precision.cache_clear()
+
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
@@ -32,3 +41,14 @@ def test_a_gpu_that_emulates_bf16_computes_in_fp32(generation, expected, monkeyp
         torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or generation >= 8
     )
     assert device.native_precision(GPU) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "enabled"), [("bf16", True, True), ("bf16", False, False), ("fp32", True, False)]
+)
+def test_a_bf16_network_computes_in_fp32_where_bf16_would_be_emulated(
+    precision, native, enabled, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    with device.autocast(precision, CPU):
+        assert torch.is_autocast_enabled("cpu") == enabled
