@@ -190,14 +190,18 @@ def fit_picture(
         InputError: It has no pixels; or values of more than 8 bits are beyond their range, or seem to be in another.
     """
     height, width, channels = image_shape
-    if 0 in picture.size:
-        raise InputError("it is {} x {} pixels, of which there are none; remove it".format(*picture.size))
-    picture = _as_shown(picture, background).convert("L" if channels == 1 else "RGB")
+    picture = as_shown(picture, background).convert("L" if channels == 1 else "RGB")
     return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BOX)).reshape(image_shape)
 
 
-def _as_shown(picture: Image.Image, background: str) -> Image.Image:
-    """A picture upright, opaque, of 8 bits and in sRGB."""
+def as_shown(picture: Image.Image, background: str = "white") -> Image.Image:
+    """A picture upright, opaque, of 8 bits and in sRGB: of mode `RGB`, or `L` where it is grey.
+
+    Raises:
+        InputError: As for `fit_picture`.
+    """
+    if 0 in picture.size:
+        raise InputError("it is {} x {} pixels, of which there are none; remove it".format(*picture.size))
     about = picture.info
     is_white_zero = getattr(picture, "tag_v2", {}).get(262) == 0  # TIFF's PhotometricInterpretation
     picture = ImageOps.exif_transpose(picture)
@@ -243,6 +247,8 @@ def _in_srgb(picture: Image.Image, about: dict) -> Image.Image:
     if transform is not None:
         return ImageCms.applyTransform(picture, transform)
     exponent = 1 / (2.2 * about["gamma"]) if about.get("gamma") and "srgb" not in about else 1
+    if picture.mode == "CMYK":
+        picture = picture.convert("RGB")
     if abs(exponent - 1) < 0.05 or about.get("icc_profile"):
         return picture
     return picture.point(

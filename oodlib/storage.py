@@ -32,7 +32,6 @@ class _OfDetector(_OfImages):
     std: list[Annotated[FiniteFloat, Field(gt=0)]]
     background: Literal["white", "black"] = "white"
     network: str
-    module: str | None = None  # the class of a network of one's own
 
     @model_validator(mode="after")
     def _one_a_channel(self) -> Self:

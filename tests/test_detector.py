@@ -1,5 +1,4 @@
 import copy
-import json
 from functools import cache
 
 import numpy as np
@@ -8,7 +7,6 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from oodlib.datasets.loading import load
 from oodlib.detection.backbones import BACKBONES, make_backbone
@@ -18,7 +16,6 @@ from oodlib.detection.scores import SCORES
 from oodlib.errors import InputError
 from oodlib.images import uint8_tensor
 from oodlib.pictures import fit_picture
-from oodlib.seeds import initial_weights
 from oodlib.settings import DetectorModel
 
 TRAIN, VAL, TEST = (load("digits", split) for split in ("train", "val", "test"))
@@ -148,7 +145,7 @@ def test_unknown_backbone_is_refused():
 
 
 def test_predict_before_fit_scores_says_what_to_do():
-    with pytest.raises(InputError, match="no threshold yet; call fit_scores after training it"):
+    with pytest.raises(InputError, match="no threshold yet; call fit_scores"):
         make_detector().predict(IMAGES)
 
 
@@ -411,9 +408,9 @@ def test_an_unfitted_detector_is_saved_and_loaded_without_scores(tmp_path):
     assert files_in(tmp_path) == NETWORK
     loaded = Detector.load(tmp_path)
     assert np.array_equal(loaded.score(IMAGES), detector.score(IMAGES))
-    with pytest.raises(InputError, match="no threshold yet; call fit_scores after training it"):
+    with pytest.raises(InputError, match="no threshold yet; call fit_scores"):
         loaded.predict(IMAGES)
-    with pytest.raises(InputError, match="no threshold yet; call fit_scores after training it"):
+    with pytest.raises(InputError, match="no threshold yet; call fit_scores"):
         loaded.save_scores(tmp_path)
 
 
@@ -525,134 +522,6 @@ def test_detectors_of_two_heads_start_from_the_same_backbone():
 
 
 # Networks of one's own.
-
-
-def own_network(num_features=6):
-    """A small trained module, in evaluation mode, and its linear layer of three classes."""
-    torch.manual_seed(0)
-    layers = (
-        nn.Conv2d(1, num_features, 3),
-        nn.BatchNorm2d(num_features),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    )
-    return nn.Sequential(*layers).eval(), nn.Linear(num_features, 3)
-
-
-def wrap(backbone, linear, image_shape=GREY):
-    mean, std = [0.3] * image_shape[2], [0.4] * image_shape[2]
-    return Detector.wrap(backbone, linear, ("a", "b", "c"), image_shape, mean, std)
-
-
-def fit(detector, images=TRAIN.images[:60]):
-    detector.fit_scores(images, np.arange(len(images)) % 3, images)
-    return detector
-
-
-def test_a_wrapped_network_has_its_own_probabilities():
-    backbone, linear = own_network()
-    images = torch.tensor(IMAGES).permute(0, 3, 1, 2)
-    expected = linear(backbone((images / 255 - 0.3) / 0.4)).softmax(1).detach().numpy()
-    np.testing.assert_allclose(wrap(backbone, linear).classify(IMAGES)[0], expected, rtol=1e-5)
-
-
-@torch.inference_mode()
-def test_a_linear_layer_without_bias_has_none():
-    linear = nn.Linear(6, 3, bias=False)
-    outputs = wrap(own_network()[0], linear).outputs(IMAGES)
-    torch.testing.assert_close(outputs.logits, linear(outputs.features))
-
-
-def test_wrapping_leaves_the_module_its_mode_layout_and_weights():
-    backbone, linear = own_network()
-    backbone.to(memory_format=torch.channels_last)
-    before = copy.deepcopy(backbone.state_dict())
-    detector = fit(wrap(backbone, linear))
-    assert detector.backbone is backbone and {part.training for part in backbone.modules()} == {False}
-    assert backbone[0].weight.stride() == before["0.weight"].stride()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
-
-
-def test_a_module_in_half_precision_is_given_half_precision():
-    backbone, linear = own_network()
-    detector = wrap(backbone.to(torch.bfloat16), linear.to(torch.bfloat16))
-    assert detector.outputs(IMAGES).logits.dtype == torch.float32
-    assert {tensor.dtype for tensor in backbone.parameters()} == {torch.bfloat16}
-
-
-def test_a_saved_wrapped_network_is_its_class_its_head_and_its_fingerprint(tmp_path):
-    fit(wrap(*own_network())).save(tmp_path)
-    assert files_in(tmp_path) == [*NETWORK, *FITTED]
-    assert sorted(load_file(tmp_path / "detector.safetensors")) == ["head.bias", "head.weight"]
-    assert (
-        json.loads((tmp_path / "detector.json").read_text())["module"]
-        == "torch.nn.modules.container.Sequential"
-    )
-
-
-def test_a_wrapped_network_is_taken_back_with_equal_scores(tmp_path):
-    backbone, linear = own_network()
-    detector = fit(wrap(backbone, linear))
-    detector.save(tmp_path)
-    loaded = Detector.load(tmp_path, backbone=copy.deepcopy(backbone))
-    assert (loaded.config, loaded.thresholds) == (detector.config, detector.thresholds)
-    ours, theirs = loaded.all_scores(IMAGES), detector.all_scores(IMAGES)
-    assert list(ours) == list(SCORES) and all(np.array_equal(ours[name], theirs[name]) for name in SCORES)
-
-
-def test_a_resnet_with_a_linear_layer_is_wrapped(tmp_path):
-    with initial_weights(0, "a network of one's own"):
-        resnet = torchvision.models.resnet18(num_classes=3)
-    linear, resnet.fc = resnet.fc, nn.Identity()
-    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
-    detector = fit(wrap(resnet, linear, (32, 32, 3)), images)
-    detector.save(tmp_path)
-    loaded = Detector.load(tmp_path, backbone=resnet)
-    assert (
-        json.loads((tmp_path / "detector.json").read_text())["module"] == "torchvision.models.resnet.ResNet"
-    )
-    assert all(
-        np.array_equal(a, b) for a, b in zip(loaded.predict(images), detector.predict(images), strict=True)
-    )
-
-
-@pytest.mark.parametrize(
-    "backbone, told",
-    [
-        (None, r"was made of a torch\.nn\.modules\.container\.Sequential; give it as backbone$"),
-        (
-            own_network(7)[0],
-            r"^the torch\.nn\.modules\.container\.Sequential given as backbone has other weights",
-        ),
-        (nn.Flatten(), r"^the torch\.nn\.modules\.container\.Sequential given as backbone has other weights"),
-    ],
-)
-def test_a_wrapped_network_without_its_module_is_refused_on_one_line(tmp_path, backbone, told):
-    wrap(*own_network()).save(tmp_path)
-    with pytest.raises(InputError, match=told) as error:
-        Detector.load(tmp_path, backbone=backbone)
-    assert "\n" not in str(error.value)
-
-
-def test_a_backbone_for_a_detector_that_makes_its_own_is_refused_on_one_line(tmp_path):
-    make_detector().save(tmp_path)
-    with pytest.raises(InputError, match=r"makes its own backbone; give none$"):
-        Detector.load(tmp_path, backbone=own_network()[0])
-
-
-@pytest.mark.parametrize(
-    "linear, told",
-    [
-        (nn.Linear(6, 4), "^3 class names, expected the linear layer's 4$"),
-        (
-            nn.Linear(5, 3),
-            r"have shape \(1, 6\), expected the linear layer's \(1, 5\); give the module without",
-        ),
-    ],
-)
-def test_a_linear_layer_that_does_not_fit_is_refused(linear, told):
-    with pytest.raises(InputError, match=told):
-        wrap(own_network()[0], linear)
 
 
 def test_a_score_that_is_nan_is_never_accepted_as_id(fitted, monkeypatch):

@@ -259,7 +259,7 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
         ("detector_model={'x=1;import os': 1}", "parameter 'x=1;import os' is not known"),
         ("detector_model=x", "detector_model = 'x', expected values by name"),
         ("outliers=5", "outliers = 5, expected a list of sources"),
-        ("heads=3", "heads = 3 (int), expected a list"),
+        ("heads=3", "heads[0] = 3 (int), expected one of softmax"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_the_one_line_that_is_shown_last(tmp_path, config, told):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import category, normalize
 
 import numpy as np
@@ -18,24 +19,28 @@ from oodlib.pictures import Notes, is_system, picture_files, read_picture
 DEFLATE_LIMIT = 1032  # how many times smaller than its contents a compressed file can be
 
 
-def from_folder(
-    folder: Path,
-    image_shape: tuple[int, int, int],
-    background: str = "white",
-    with_labels: bool = True,
-    class_names: Sequence[str] | None = None,
-) -> ImageSet:
-    """The pictures in a folder at any depth, at `image_shape`; sub-folders that hold some are classes.
+class PictureFolder(NamedTuple):
+    """The pictures of a folder, with labels where its sub-folders are classes."""
 
-    Prints what is left out, pictures beside class folders among it.
+    files: list[Path]
+    labels: np.ndarray | None
+    """int64 (N,), indices into `class_names`."""
+    class_names: tuple[str, ...]
+    notes: Notes
+    """What is left out."""
+
+
+def list_folder(
+    folder: Path, with_labels: bool = True, class_names: Sequence[str] | None = None
+) -> PictureFolder:
+    """The pictures in a folder at any depth; sub-folders that hold some are classes.
 
     Args:
-        background: What shows through transparent pixels, one of `pictures.BACKGROUNDS`.
-        with_labels: Whether sub-folders are classes.
+        with_labels: Whether sub-folders are classes; pictures beside them are then left out.
         class_names: Names that labels count in; those of the sub-folders if None.
 
     Raises:
-        InputError: There are no pictures, one cannot be read, a class has none, or a sub-folder is none of the classes.
+        InputError: There are no pictures, a class has none, or a sub-folder is none of the classes.
     """
     notes = Notes(folder)
     files = picture_files(folder, notes)
@@ -43,25 +48,45 @@ def from_folder(
         normalize("NFC", file.relative_to(folder).parts[0]) if file.parent != folder else None
         for file in files
     ]
-    names = sorted(set(parents) - {None}) if with_labels else []
-    if names:
-        _check_classes(folder, names, class_names or names)
-        for file, parent in zip(files, parents, strict=True):
-            if parent is None:
-                notes.add("left out, beside the class folders", file)
-        files = [file for file, parent in zip(files, parents, strict=True) if parent is not None]
-    images = np.empty((len(files), *image_shape), np.uint8)
-    for i, file in enumerate(files):
-        images[i] = read_picture(file, image_shape, background, notes)
-    for line in notes.lines():
-        tell(line)
     if not files:
+        for line in notes.lines():
+            tell(line)
         raise InputError(f"folder {shown(folder)} holds no pictures")
+    names = sorted(set(parents) - {None}) if with_labels else []
     if not names:
-        return ImageSet(images, None, ())
+        return PictureFolder(files, None, (), notes)
     class_names = tuple(class_names or names)
+    _check_classes(folder, names, class_names)
+    for file, parent in zip(files, parents, strict=True):
+        if parent is None:
+            notes.add("left out, beside the class folders", file)
     labels = [class_names.index(parent) for parent in parents if parent is not None]
-    return ImageSet(images, np.array(labels, np.int64), class_names)
+    files = [file for file, parent in zip(files, parents, strict=True) if parent is not None]
+    return PictureFolder(files, np.array(labels, np.int64), class_names, notes)
+
+
+def from_folder(
+    folder: Path,
+    image_shape: tuple[int, int, int],
+    background: str = "white",
+    with_labels: bool = True,
+    class_names: Sequence[str] | None = None,
+) -> ImageSet:
+    """The pictures of `list_folder`, at `image_shape`; prints what is left out.
+
+    Args:
+        background: What shows through transparent pixels, one of `pictures.BACKGROUNDS`.
+
+    Raises:
+        InputError: As for `list_folder`, and where a picture cannot be read.
+    """
+    pictures = list_folder(folder, with_labels, class_names)
+    images = np.empty((len(pictures.files), *image_shape), np.uint8)
+    for i, file in enumerate(pictures.files):
+        images[i] = read_picture(file, image_shape, background, pictures.notes)
+    for line in pictures.notes.lines():
+        tell(line)
+    return ImageSet(images, pictures.labels, pictures.class_names)
 
 
 def sub_folders(folder: Path) -> list[str]:

@@ -1,15 +1,15 @@
 """A detector: backbone, head, normalisation, class names, scores and thresholds as one object."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from oodlib import storage
-from oodlib.detection.heads import Head, SoftmaxHead, make_head
+from oodlib.detection.heads import make_head
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.device import autocast, evaluating, images_at_once
 from oodlib.errors import InputError, choice
@@ -18,7 +18,10 @@ from oodlib.seeds import initial_weights
 from oodlib.settings import DetectorModel, as_made
 from oodlib.training import fingerprint_weights
 
-UNFITTED = "this detector has no threshold yet; call fit_scores after training it"
+if TYPE_CHECKING:
+    from oodlib.classifier.detector import ClassifierDetector
+
+UNFITTED = "this detector has no threshold yet; call fit_scores, or fit if it was made from a classifier"
 
 
 class Prediction(NamedTuple):
@@ -56,87 +59,50 @@ class Detector(nn.Module):
         # Here, because torchvision takes a second to import.
         from oodlib.detection.backbones import make_backbone
 
-        with initial_weights(settings.seed, "detector"):
-            module, num_features = make_backbone(settings.backbone, image_shape[2])
-            layer = make_head(settings.head, num_features, len(class_names), **settings.head_options)
-        # Trains a ResNet-50 half as fast again at 32 x 32 in fp32, and slows a small one at 8 x 8.
-        is_plain = settings.precision == "fp32" and image_shape[0] <= 8
-        layout = torch.contiguous_format if is_plain else torch.channels_last
-        config = settings.values(DetectorModel)
-        images = (class_names, image_shape, mean, std, background)
-        self._assemble(module.to(memory_format=layout), layer, config, *images)
-        self.layout, self.precision = layout, settings.precision
-
-    def _assemble(
-        self, backbone: nn.Module, head: Head, config, class_names, image_shape, mean, std, background="white"
-    ) -> None:
         super().__init__()
         if not (np.isfinite([*mean, *std]).all() and min(std) > 0):
             raise InputError(
                 f"mean {list(mean)} and std {list(std)} of the channels, expected finite, std above 0"
             )
+        with initial_weights(settings.seed, "detector"):
+            self.backbone, num_features = make_backbone(settings.backbone, image_shape[2])
+            self.head = make_head(settings.head, num_features, len(class_names), **settings.head_options)
+        # Trains a ResNet-50 half as fast again at 32 x 32 in fp32, and slows a small one at 8 x 8.
+        is_plain = settings.precision == "fp32" and image_shape[0] <= 8
+        self.layout = torch.contiguous_format if is_plain else torch.channels_last
+        self.backbone.to(memory_format=self.layout)
         self.class_names, self.image_shape = tuple(class_names), tuple(image_shape)
-        self.config = {**config, "class_names": list(class_names), "image_shape": list(image_shape)}
-        self.config |= {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
-        self.config["background"] = self.background = background
-        self.backbone, self.head = backbone, head
-        self.layout, self.precision = torch.contiguous_format, "fp32"  # a module of one's own knows its own
+        self.precision, self.background = settings.precision, background
+        self.config = settings.values(DetectorModel) | {
+            "class_names": list(class_names),
+            "image_shape": list(image_shape),
+            "mean": [float(m) for m in mean],
+            "std": [float(s) for s in std],
+            "background": background,
+        }
         # Buffers, to be on the device before training needs them; saved with the settings, not with the weights.
         for name in ("mean", "std"):
             channels = torch.tensor(self.config[name]).view(1, -1, 1, 1)
             self.register_buffer(name, channels, persistent=False)
         self.scores = ScoreSet()
 
-    @classmethod
-    def wrap(
-        cls,
-        backbone: nn.Module,
-        linear: nn.Linear,
-        class_names: Sequence[str],
-        image_shape: tuple[int, int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> "Detector":
-        """A detector of a trained network of one's own: a module, and the linear layer that its features go into.
-
-        The module is used as it is, in its own memory layout and precision; a softmax head copies the linear layer.
+    @staticmethod
+    def from_classifier(network: nn.Module, layer: str | None = None, **options: Any) -> "ClassifierDetector":
+        """A detector around a trained network of one's own, which is used as it is.
 
         Args:
-            backbone: Makes features (N, D) of normalised images (N, C, H, W).
-            class_names: Names of the linear layer's classes.
-            image_shape: (H, W, channels) of the images.
-            mean, std: Of each channel, in [0, 1]; 0 and 1 where the module itself normalises.
+            network: Takes a batch of tensors and gives logits.
+            layer: The name of its last linear layer; None to take the only one that fits.
+            options: `class_names`, of the outputs in their order; `transform`, from a PIL image to a tensor, as for the
+                network's validation images; `background` for transparent pixels; `workers`, processes that read
+                pictures; `cache`, a folder that keeps features for the next time.
 
         Raises:
-            InputError: Module, linear layer and class names do not fit together.
+            InputError: No linear layer fits, or several do.
         """
-        if len(class_names) != linear.out_features:
-            raise InputError(
-                f"{len(class_names)} class names, expected the linear layer's {linear.out_features}"
-            )
-        images = dict(class_names=class_names, image_shape=image_shape, mean=mean, std=std)
-        detector = cls._around(backbone, linear.in_features, **images)
-        with torch.no_grad():
-            detector.head.weight.copy_(linear.weight)
-            if linear.bias is not None:
-                detector.head.bias.copy_(linear.bias)
-        detector.to(linear.weight.device)
-        features = detector.all_features(np.zeros((1, *image_shape), np.uint8))
-        if features.shape != (1, linear.in_features):
-            raise InputError(
-                f"features of an image have shape {tuple(features.shape)}, expected the linear layer's "
-                f"(1, {linear.in_features}); give the module without its last layer"
-            )
-        return detector
+        from oodlib.classifier.detector import ClassifierDetector  # here, because it builds on this class
 
-    @classmethod
-    def _around(cls, backbone: nn.Module, num_features: int, **images: Any) -> "Detector":
-        with initial_weights(0, "detector"):
-            head = SoftmaxHead(num_features, len(images["class_names"]))
-        detector = cls.__new__(cls)
-        config = {"module": f"{type(backbone).__module__}.{type(backbone).__qualname__}"}
-        detector._assemble(backbone, head, config, **images)
-        return detector
+        return ClassifierDetector(network, layer, **options)
 
     @property
     def device(self) -> torch.device:
@@ -238,14 +204,11 @@ class Detector(nn.Module):
             self.save_scores(folder)
 
     def save_network(self, folder: Path) -> None:
-        """Write `detector.safetensors` and `detector.json` in place of any detector in the folder, scores included.
-
-        Of a module of one's own they hold its class and fingerprint, not its weights.
-        """
+        """Write `detector.safetensors` and `detector.json` in place of any detector in the folder, scores included."""
         folder = Path(folder)
         for name in ("scores.json", "scores.safetensors"):
             (folder / name).unlink(missing_ok=True)
-        parts = ("head.",) if "module" in self.config else ("backbone.", "head.")
+        parts = ("backbone.", "head.")
         tensors = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
         storage.write(folder, "detector", {**self.config, "network": self.network_fingerprint()}, tensors)
 
@@ -257,33 +220,38 @@ class Detector(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: Path, device: str | torch.device = "cpu", backbone: nn.Module | None = None
+        cls,
+        folder: Path,
+        device: str | torch.device = "cpu",
+        network: nn.Module | None = None,
+        transform: Callable | None = None,
     ) -> "Detector":
         """Read a detector that was saved, with its scores where they are there; it comes in evaluation mode.
 
         Args:
-            backbone: The module of one's own that the detector was wrapped around, None for any other detector.
+            network, transform: Those of `from_classifier` that the detector was made of; the network stays on its
+                device. None for any other detector.
 
         Raises:
             InputError: A file is missing or damaged, or of another network.
         """
         folder = Path(folder)
+        if (folder / "classifier.json").is_file():
+            from oodlib.classifier.detector import ClassifierDetector  # here, because it builds on this class
+
+            return ClassifierDetector.take_back(folder, network, transform)
+        if network is not None:
+            raise InputError(f"the detector in {folder} holds its own network; give none")
         with storage.reading(folder, "detector") as (config, tensors):
-            network, module = config.pop("network"), config.pop("module", None)
-            if module is None and backbone is not None:
-                raise InputError(f"the detector in {folder} makes its own backbone; give none")
-            if module is not None and backbone is None:
-                raise InputError(f"the detector in {folder} was made of a {module}; give it as backbone")
-            if module is None:
-                images = [config.pop(name) for name in ("class_names", "image_shape", "mean", "std")]
-                background = config.pop("background", "white")
-                detector = cls(*images, as_made(DetectorModel, config), background)
-            else:
-                detector = cls._around(backbone, tensors["head.weight"].shape[1], **config)
-            detector.load_state_dict(tensors, strict=module is None)
-            if detector.network_fingerprint() != network:
-                part = f"the {module} given as backbone" if module else "detector.safetensors"
-                raise InputError(f"{part} has other weights than {folder / 'detector.json'} says; give those")
+            fingerprint = config.pop("network")
+            images = [config.pop(name) for name in ("class_names", "image_shape", "mean", "std")]
+            background = config.pop("background", "white")
+            detector = cls(*images, as_made(DetectorModel, config), background)
+            detector.load_state_dict(tensors)
+            if detector.network_fingerprint() != fingerprint:
+                raise InputError(
+                    f"detector.safetensors has other weights than {folder / 'detector.json'} says; give those"
+                )
         if (folder / "scores.json").is_file():
             detector.load_scores(folder)
         return detector.to(device).eval()

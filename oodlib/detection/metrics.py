@@ -124,3 +124,18 @@ def threshold_at_tpr(val_scores: ArrayLike, tpr: float = 0.95) -> float:
     _share(tpr)
     scores = np.sort(_scores("val_scores", val_scores))[::-1]
     return float(scores[min(math.ceil(tpr * (len(scores) + 1)), len(scores)) - 1])
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599): `sum_b n_b / N |accuracy_b - confidence_b|` over
+    equal bins of the highest probability.
+
+    Args:
+        probabilities: (N, C), rows that sum to 1.
+        labels: (N,).
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == np.asarray(labels)
+    place = np.minimum(np.ceil(confidence * bins).astype(int) - 1, bins - 1)
+    gaps = np.bincount(place, correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))

@@ -1,0 +1,287 @@
+"""A detector around a trained network of one's own: fitted and evaluated on images that stream through it."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from oodlib.classifier.features import Features, FeatureStore
+from oodlib.classifier.network import FeatureNetwork
+from oodlib.classifier.report import Report
+from oodlib.classifier.streams import Stream, Transform, stream_of, to_unit_range
+from oodlib.datasets.roles import ID_TEST, Role
+from oodlib.detection.detector import UNFITTED, Detector
+from oodlib.detection.heads import SoftmaxHead
+from oodlib.detection.metrics import expected_calibration_error
+from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
+from oodlib.errors import InputError, choice, tell
+from oodlib.files import read_json, reading, write_json
+from oodlib.pictures import BACKGROUNDS
+from oodlib.training import fingerprint_weights
+
+ABOUT = "classifier.json"
+WORKERS = min(4, os.cpu_count() or 1)  # processes that read pictures
+
+
+class ClassifierDetector(Detector):
+    """A detector whose features and logits are those of a trained network; see `Detector.from_classifier`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layer: str | None = None,
+        class_names: Sequence[str] | None = None,
+        transform: Transform | None = None,
+        background: str = "white",
+        workers: int = WORKERS,
+        cache: Path | None = None,
+    ):
+        nn.Module.__init__(self)
+        choice("background", background, BACKGROUNDS)
+        self.backbone = FeatureNetwork(network, layer, None if class_names is None else len(class_names))
+        linear = self.backbone.linear
+        self.class_names = tuple(class_names or map(str, range(linear.out_features)))
+        if transform is None:
+            tell(
+                "no transform: pictures become RGB in [0, 1] at their own size; give that of your validation images"
+            )
+        self.transform, self.background, self.workers = transform or to_unit_range, background, workers
+        self.head = _head_of(linear)
+        self.scores = ScoreSet().to(linear.weight.device)
+        self.features_of = FeatureStore(self.backbone, cache)
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    def network_fingerprint(self) -> str:
+        """A hash of the network's weights."""
+        return fingerprint_weights(self.backbone.network)
+
+    def all_features(self, images: Any) -> Tensor:
+        """Features (N, D) of any images that `streams.stream_of` takes."""
+        return self.features_of.of(self._stream(images, with_labels=False)).values.to(self.device)
+
+    def fit(
+        self, train: Any, val: Any, tpr: float = 0.95, bank_size: int = BANK_SIZE
+    ) -> "ClassifierDetector":
+        """Fit every score to training images and its threshold to validation images; returns the detector.
+
+        Prints the accuracy on the validation images first, and whether names and outputs seem to be in another order.
+
+        Args:
+            train, val: Labelled images as `streams.stream_of` takes them. Thresholds come from `val` alone.
+            tpr: Share of ID images that the thresholds keep.
+            bank_size: The largest number of training images that a score may keep.
+
+        Raises:
+            InputError: A class has no images, labels do not fit, or images cannot be read.
+        """
+        streams = {"training": self._stream(train), "validation": self._stream(val)}
+        for noun, stream in streams.items():
+            if stream.labels is not None:  # known before anything is computed
+                self._check_labels(noun, stream.labels)
+        of_val = self._labelled("validation", streams["validation"])
+        probabilities = self._outputs(of_val).logits.double().softmax(-1).cpu().numpy()
+        self._tell_accuracy(probabilities.argmax(1), of_val.labels)
+        count = len(of_val.labels)
+        if math.ceil(tpr * (count + 1)) > count:
+            tell(
+                f"{count} validation images can promise that {count / (count + 1):.1%} of ID images are kept, not "
+                f"{tpr:.1%}; the thresholds are their smallest scores"
+            )
+        of_train = self._labelled("training", streams["training"])
+        labels = torch.as_tensor(of_train.labels, device=self.device)
+        with torch.inference_mode():
+            self.scores.fit(self._outputs(of_train), labels, self._outputs(of_val), tpr, bank_size)
+        return self
+
+    def evaluate(
+        self,
+        id: Any,
+        near: Any = (),
+        far: Any = (),
+        shifted: Any = (),
+    ) -> Report:
+        """Every score on ID test images, OOD sets and shifted ID images.
+
+        Args:
+            id: Labelled test images, as `streams.stream_of` takes them.
+            near, far: One OOD set or a list of them, or a mapping of titles to sets: near in kind to the ID images,
+                and far from them.
+            shifted: Labelled ID images as they may come in use: darker, blurred, from another camera.
+
+        Raises:
+            InputError: The detector is not fitted, there is no OOD set, or two sets have one title.
+        """
+        if not self.scores.thresholds:
+            raise InputError(UNFITTED)
+        sets = [(ID_TEST, "ID test", Role.ID, id)]
+        for role, given in ((Role.SHIFTED_ID, shifted), (Role.NEAR, near), (Role.FAR, far)):
+            sets += [(title, title, role, images) for title, images in _named(given).items()]
+        titles = [key for key, *_ in sets]
+        if len(set(titles)) < len(titles):
+            raise InputError(
+                f"two sets have one title among {', '.join(titles)}; give a mapping of titles to sets"
+            )
+        if not any(role.is_ood for _, _, role, _ in sets):
+            raise InputError("there is no OOD set; give near= or far=")
+        streams = [self._stream(images, with_labels=not role.is_ood) for _, _, role, images in sets]
+        tables, first = [], None
+        for (key, title, role, _), stream in zip(sets, streams, strict=True):
+            features = (
+                self.features_of.of(stream) if role.is_ood else self._labelled(title, stream, every=False)
+            )
+            outputs = self._outputs(features)
+            probabilities = outputs.logits.double().softmax(-1).cpu().numpy()
+            predicted = probabilities.argmax(1)
+            table = pd.DataFrame(
+                {"set": key, "title": title, "role": str(role), "index": range(len(predicted))}
+            )
+            table["file"] = pd.Series(stream.names, table.index, str) if stream.names else ""
+            table["predicted"] = np.array(self.class_names)[predicted]
+            right = pd.NA if features.labels is None else predicted == features.labels
+            table["correct"] = pd.array(np.broadcast_to(right, len(table)), "boolean")
+            tables.append(table.assign(**self.scores(outputs)))
+            if first is None:
+                ece = expected_calibration_error(probabilities, features.labels)
+                first = dict(ece=ece, seconds_per_image=features.seconds / len(table))
+        return Report(
+            pd.concat(tables, ignore_index=True), dict(self.thresholds), self.head.default_score, **first
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write scores, thresholds, class names and the fingerprint of the network's weights; not the network."""
+        about = {
+            "class_names": list(self.class_names),
+            "layer": self.backbone.layer,
+            "background": self.background,
+            "module": _class_of(self.backbone.network),
+            "transform": _described(self.transform),
+            "network": self.network_fingerprint(),
+        }
+        self.save_scores(folder)
+        write_json(Path(folder) / ABOUT, about)
+
+    @classmethod
+    def take_back(
+        cls, folder: Path, network: nn.Module | None, transform: Transform | None, **options: Any
+    ) -> "ClassifierDetector":
+        """Read what `save` wrote, around the same network; see `Detector.load`."""
+        path = Path(folder) / ABOUT
+        with reading(path, "fit the detector again"):
+            about = read_json(path)
+            names = [
+                about[n] for n in ("class_names", "layer", "background", "module", "transform", "network")
+            ]
+        class_names, layer, background, module, made_with, fingerprint = names
+        if network is None:
+            raise InputError(f"the detector in {folder} was made of a {module}; give it as network=")
+        if fingerprint_weights(network) != fingerprint:
+            raise InputError(
+                f"the {_class_of(network)} has other weights than the one that {folder} was made of"
+            )
+        detector = cls(network, layer, class_names, transform, background, **options)
+        if _described(detector.transform) != made_with:
+            tell(f"the transform is {_described(detector.transform)}, that of {folder} was {made_with}")
+        detector.load_scores(folder)
+        return detector
+
+    def _stream(self, images: Any, with_labels: bool = True) -> Stream:
+        options = dict(with_labels=with_labels, background=self.background, workers=self.workers)
+        return stream_of(images, self.transform, self.class_names, **options)
+
+    @torch.inference_mode()
+    def _outputs(self, features: Features) -> Outputs:
+        values = features.values.to(self.device)
+        return Outputs(values, self.head.logits(values), self.head.weight.detach())
+
+    def _labelled(self, noun: str, stream: Stream, every: bool = True) -> Features:
+        features = self.features_of.of(stream)
+        if features.labels is None:
+            raise InputError(
+                f"the {noun} images have no labels; give pairs of image and label, or class folders"
+            )
+        self._check_labels(noun, features.labels, every)
+        return features
+
+    def _check_labels(self, noun: str, labels: np.ndarray, every: bool = True) -> None:
+        if labels.min() < 0 or labels.max() >= len(self.class_names):
+            raise InputError(
+                f"labels of the {noun} images go from {labels.min()} to {labels.max()}, expected 0 to "
+                f"{len(self.class_names) - 1}"
+            )
+        missing = [name for i, name in enumerate(self.class_names) if i not in labels] if every else []
+        if missing:
+            raise InputError(
+                f"there are no {noun} images of {', '.join(map(repr, missing))}; each class needs some"
+            )
+
+    def _tell_accuracy(self, predicted: np.ndarray, labels: np.ndarray) -> None:
+        accuracy, count = (predicted == labels).mean(), len(self.class_names)
+        tell(f"accuracy on {len(labels)} validation images: {accuracy:.1%}")
+        if accuracy < 2 / count:
+            confusion = np.zeros((count, count), np.int64)
+            np.add.at(confusion, (predicted, labels), 1)
+            _, best = linear_sum_assignment(confusion, maximize=True)
+            share = confusion[np.arange(count), best].sum() / len(labels)
+            tell(
+                "that is below twice chance: names and outputs may be in another order; the outputs fit best in the "
+                f"order {', '.join(self.class_names[i] for i in best)} (accuracy {share:.1%})"
+            )
+
+
+def _head_of(linear: nn.Linear) -> SoftmaxHead:
+    """A head that computes what the layer does, in float32. One without bias is a cosine classifier's."""
+    with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
+        head = SoftmaxHead(linear.in_features, linear.out_features)
+    head.to(linear.weight.device)
+    with torch.no_grad():
+        head.weight.copy_(linear.weight)
+        if linear.bias is None:
+            head.default_score = "cosine"
+        else:
+            head.bias.copy_(linear.bias)
+    return head
+
+
+def _named(sets: Any) -> Mapping[str, Any]:
+    """OOD sets by title: a path's last part, else what kind of stream it is."""
+    if isinstance(sets, Mapping):
+        return sets
+    if not isinstance(sets, tuple | list) or (
+        sets and not isinstance(sets[0], str | Path) and _is_picture(sets[0])
+    ):
+        sets = [sets]
+    named: dict[str, Any] = {}
+    for images in sets:
+        title = (
+            Path(images).expanduser().resolve().name
+            if isinstance(images, str | Path)
+            else type(images).__name__
+        )
+        if title in named:
+            raise InputError(f"two sets have the title {title}; give a mapping of titles to sets")
+        named[title] = images
+    return named
+
+
+def _is_picture(thing: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(thing, Image.Image)
+
+
+def _described(transform: Transform) -> str:
+    return " ".join(repr(transform).split())
+
+
+def _class_of(network: nn.Module) -> str:
+    return f"{type(network).__module__}.{type(network).__qualname__}"

@@ -1,0 +1,124 @@
+"""A trained network seen from its last linear layer: features go into it, logits come out of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oodlib.device import evaluating
+from oodlib.errors import InputError, tell
+
+
+class FeatureNetwork(nn.Module):
+    """The features of a trained network: what goes into its last linear layer, taken by a hook as it runs.
+
+    The network is not changed: its mode, precision, device and memory layout stay its own.
+
+    Args:
+        network: Any module that takes a batch of tensors and gives logits, alone or in a tuple or mapping.
+        layer: The name of its last linear layer; None to take the only one that fits.
+        num_classes: How many outputs that layer has; None for any number.
+
+    Raises:
+        InputError: No linear layer fits, or several do; the message lists them.
+    """
+
+    def __init__(self, network: nn.Module, layer: str | None = None, num_classes: int | None = None):
+        super().__init__()
+        self.network = network
+        self.layer = find_layer(network, layer, num_classes)
+        self._is_tried = False
+
+    @property
+    def linear(self) -> nn.Linear:
+        return self.network.get_submodule(self.layer)
+
+    @property
+    def device(self) -> torch.device:
+        return self.linear.weight.device
+
+    @torch.inference_mode()
+    def forward(self, batch: Tensor) -> Tensor:
+        """Features (N, D) float32 of transformed images (N, ...), in evaluation mode.
+
+        Raises:
+            InputError: The network cannot take the batch, the layer is not its last, or features are not (N, D).
+        """
+        taken: list[tuple[Tensor, Tensor]] = []
+        batch = batch.to(self.device, self.linear.weight.dtype, non_blocking=True)
+        hook = self.linear.register_forward_hook(lambda _, given, made: taken.append((given[0], made)))
+        with hook, evaluating(self.network):
+            try:
+                outputs = self.network(batch)
+            except Exception as error:  # whatever the network raises
+                if self._is_tried:
+                    raise
+                raise InputError(
+                    f"the network cannot take a batch of shape {tuple(batch.shape)}, {batch.dtype} on "
+                    f"{batch.device}: {error}"
+                ) from error
+        if len(taken) != 1:
+            raise InputError(
+                f"layer {self.layer!r} ran {len(taken)} times for one batch, expected once; name another layer"
+            )
+        features, logits = taken[0]
+        if not bool(features.isfinite().all()):
+            raise InputError(
+                "features are NaN or infinite; look at the network's weights and at the transform"
+            )
+        if not self._is_tried:
+            self._try(features, logits, outputs, len(batch))
+            self._is_tried = True
+        return features.float()
+
+    def _try(self, features: Tensor, logits: Tensor, outputs: Any, count: int) -> None:
+        if features.ndim != 2 or len(features) != count:
+            raise InputError(
+                f"what goes into layer {self.layer!r} has shape {tuple(features.shape)}, expected ({count}, features); "
+                "name the layer that classifies"
+            )
+        if not any(o.shape == logits.shape and torch.allclose(o, logits) for o in _tensors(outputs)):
+            raise InputError(
+                f"layer {self.layer!r} does not give what the network gives; name the layer that makes its logits"
+            )
+
+
+def find_layer(network: nn.Module, layer: str | None, num_classes: int | None) -> str:
+    """The name of a network's last linear layer; see `FeatureNetwork`."""
+    linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    listed = ", ".join(f"{n} ({m.in_features} to {m.out_features})" for n, m in linear.items())
+    fitting = [n for n, m in linear.items() if num_classes is None or m.out_features == num_classes]
+    wanted = "" if num_classes is None else f" with {num_classes} outputs, one for each class"
+    if layer is not None:
+        if layer not in linear:
+            raise InputError(
+                f"layer {layer!r} is no linear layer; choose one of {listed or 'none, as there is none'}"
+            )
+        if layer not in fitting:
+            raise InputError(
+                f"layer {layer!r} has {linear[layer].out_features} outputs, expected one{wanted}"
+            )
+        return layer
+    if len(fitting) != 1:
+        count = "no linear layer" if not fitting else f"{len(fitting)} linear layers"
+        raise InputError(
+            f"the network has {count}{wanted}; name one by layer=, of {listed}"
+            if linear
+            else "the network has no linear layer, whose input would be the features"
+        )
+    (name,) = fitting
+    tell(
+        f"features are what goes into layer {name!r}: {linear[name].in_features} to {linear[name].out_features}"
+    )
+    return name
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    """The tensors among what a network gives."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    values = (
+        outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, Sequence) else ()
+    )
+    return [value for value in values if isinstance(value, Tensor)]

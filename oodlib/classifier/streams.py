@@ -1,0 +1,227 @@
+"""Where images come from that a network of one's own is to see: batches of tensors, never all of them in memory."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import pil_to_tensor
+
+from oodlib.datasets.own import list_folder
+from oodlib.errors import InputError, tell
+from oodlib.files import fingerprint
+from oodlib.pictures import as_shown, open_picture
+
+Transform = Callable[[Image.Image], Tensor]
+"""From a PIL image in RGB to what the network takes, such as `ResNet50_Weights.DEFAULT.transforms()`."""
+BATCH_SIZE = 64
+
+
+class Stream(NamedTuple):
+    """Images to be streamed."""
+
+    title: str
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor | None]]]
+    """Transformed images (N, ...) and their labels, int64 (N,), or None."""
+    count: int | None
+    """Number of images, None where only the end tells it."""
+    key: str | None
+    """A hash of what the images are made of, None where nothing tells it."""
+    names: Sequence[str] | None = None
+    """Of the files."""
+    labels: np.ndarray | None = None
+    """int64 (N,), where they are known before the images are read."""
+
+
+def to_unit_range(picture: Image.Image) -> Tensor:
+    """What is done where no transform is given: float32 (C, H, W) in [0, 1] at the picture's own size."""
+    return pil_to_tensor(picture).float() / 255
+
+
+def stream_of(
+    images: Any,
+    transform: Transform,
+    class_names: Sequence[str],
+    *,
+    with_labels: bool = True,
+    background: str = "white",
+    workers: int = 0,
+) -> Stream:
+    """The stream that images stand for.
+
+    Args:
+        images: A folder, by its path, with a sub-folder for each class where there are labels; a `Dataset` or
+            `DataLoader`, of images or of pairs of image and label; PIL images; a uint8 array (N, H, W, C) or
+            (N, H, W); or a tensor (N, ...) of floats, which is taken as transformed.
+        transform: Of PIL images; tensors that a data set or a loader gives are taken as transformed.
+        with_labels: Whether sub-folders and second members of pairs are labels.
+        workers: Processes that read a folder or a `Dataset`.
+
+    Raises:
+        InputError: They are something else, or a folder is not as expected.
+    """
+    if isinstance(images, str | Path):
+        return _of_folder(Path(images).expanduser(), transform, class_names, with_labels, background, workers)
+    if isinstance(images, DataLoader):
+        return Stream("data loader", lambda: _of_loader(images, with_labels), _length(images.dataset), None)
+    if isinstance(images, Tensor):
+        if not images.is_floating_point():
+            raise InputError(
+                f"the images are a tensor of {images.dtype}; give floats, transformed, or a uint8 array"
+            )
+        key = fingerprint(images.detach().float().cpu().numpy())
+        return Stream("tensor", lambda: ((part, None) for part in images.split(BATCH_SIZE)), len(images), key)
+    key = None
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
+            raise InputError(
+                f"the images are an array of {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C"
+            )
+        key = _hash(fingerprint(images), transform, background)
+        images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+    items = _Items(images, transform, background, with_labels) if hasattr(images, "__getitem__") else None
+    if items is None or not len(items):
+        raise InputError(
+            f"the images are {type(images).__name__}; expected a folder, a Dataset or DataLoader, PIL images, a uint8 "
+            "array or a tensor of floats"
+        )
+    is_dataset = isinstance(images, Dataset)
+    title = "data set" if is_dataset else "images"
+    return Stream(title, lambda: _batches(items, workers if is_dataset else 0), len(items), key)
+
+
+def _of_folder(
+    folder: Path,
+    transform: Transform,
+    class_names: Sequence[str],
+    with_labels: bool,
+    background: str,
+    workers: int,
+) -> Stream:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give one with pictures")
+    pictures = list_folder(folder, with_labels, class_names if with_labels else None)
+    if with_labels and pictures.labels is None:
+        raise InputError(f"{folder} has no sub-folder for each class; its images need labels")
+    for line in pictures.notes.lines():
+        tell(line)
+    names = [file.relative_to(folder).as_posix() for file in pictures.files]
+    stamps = [(name, *_stamp(file)) for name, file in zip(names, pictures.files, strict=True)]
+    items = _Files(pictures.files, pictures.labels, transform, background)
+    key = _hash(repr(stamps), transform, background)
+    return Stream(folder.name, lambda: _batches(items, workers), len(items), key, names, pictures.labels)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    about = file.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _hash(contents: str, transform: Transform, background: str) -> str:
+    return hashlib.blake2b(f"{contents} {transform!r} {background}".encode(), digest_size=8).hexdigest()
+
+
+def _length(items: Any) -> int | None:
+    try:
+        return len(items)
+    except TypeError:
+        return None
+
+
+class _Files(Dataset):
+    """The pictures in files. What cannot be read comes as the error, which a worker could not raise on one line."""
+
+    def __init__(
+        self, files: Sequence[Path], labels: np.ndarray | None, transform: Transform, background: str
+    ):
+        self.files, self.labels, self.transform, self.background = files, labels, transform, background
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | None] | InputError:
+        try:
+            picture = as_shown(open_picture(self.files[index]), self.background).convert("RGB")
+            image = _transformed(picture, self.transform)
+        except InputError as error:
+            return error
+        return image, None if self.labels is None else int(self.labels[index])
+
+
+class _Items(Dataset):
+    """Images, or pairs of image and label, of a sequence: PIL images and arrays are transformed, tensors are."""
+
+    def __init__(self, images: Any, transform: Transform, background: str, with_labels: bool):
+        self.images, self.transform, self.background, self.with_labels = (
+            images,
+            transform,
+            background,
+            with_labels,
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | None] | InputError:
+        image, label = self.images[index], None
+        if isinstance(image, tuple | list):
+            image, label = image[0], (int(image[1]) if self.with_labels else None)
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        try:
+            if isinstance(image, Image.Image):
+                image = _transformed(as_shown(image, self.background).convert("RGB"), self.transform)
+            if not isinstance(image, Tensor):
+                raise InputError(
+                    f"image {index} is a {type(image).__name__}, expected a PIL image or a tensor"
+                )
+        except InputError as error:
+            return error
+        return image, label
+
+
+def _transformed(picture: Image.Image, transform: Transform) -> Tensor:
+    image = transform(picture)
+    if not isinstance(image, Tensor):
+        raise InputError(
+            f"the transform gives a {type(image).__name__}, expected a tensor; end it with ToTensor()"
+        )
+    return image
+
+
+def _batches(items: Dataset, workers: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    loader = DataLoader(
+        items, BATCH_SIZE, num_workers=workers, collate_fn=_collate, pin_memory=torch.cuda.is_available()
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _collate(items: list) -> tuple[Tensor, Tensor | None] | InputError:
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+    images, labels = zip(*items, strict=True)
+    shapes = sorted({tuple(image.shape) for image in images})
+    if len(shapes) > 1:
+        return InputError(
+            f"the transform gives images of shapes {shapes[0]} and {shapes[1]}; crop or resize in it"
+        )
+    return torch.stack(images), None if labels[0] is None else torch.tensor(labels)
+
+
+def _of_loader(loader: DataLoader, with_labels: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for batch in loader:
+        images, labels = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (batch, None)
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            raise InputError(
+                f"the data loader gives {type(images).__name__}, expected float tensors or pairs of them and labels"
+            )
+        yield images, (torch.as_tensor(labels).long() if with_labels and labels is not None else None)
