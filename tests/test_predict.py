@@ -1,5 +1,6 @@
 """The command that uses a trained detector on one's own pictures."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 from oodlib import datasets, predict
 from oodlib.detection.detector import Detector
+from oodlib.detection.scores import SCORES
 from oodlib.pictures import fit_picture, open_picture
 from oodlib.settings import DetectorModel
 
@@ -157,14 +159,9 @@ def test_pictures_are_taken_in_batches(folder, monkeypatch, size):
     monkeypatch.setattr(predict, "BATCH_SIZE", size)
     detector, sizes = Detector.load(DETECTOR), []
 
-    class Counting:
-        class_names, image_shape, background = detector.class_names, detector.image_shape, detector.background
-
-        def predict(self, images, score):
-            sizes.append(len(images))
-            return detector.predict(images, score)
-
-    table = predict.predict_folder(Counting(), folder)
+    classify = detector.classify
+    monkeypatch.setattr(detector, "classify", lambda images: sizes.append(len(images)) or classify(images))
+    table = predict.predict_folder(detector, folder)
     assert sum(sizes) == len(NAMES) and len(sizes) > 1 and max(sizes) <= size
     assert table.drop(columns="score").equals(whole.drop(columns="score"))
     assert np.allclose(table["score"], whole["score"], atol=1e-5)
@@ -229,6 +226,64 @@ def test_a_terminal_that_is_not_utf_8_shows_names_by_their_codes_and_csv_is_utf_
     terminal.flush()
     text = terminal.buffer.getvalue().decode("utf-8" if csv else encoding)
     assert ("数字" if csv else "\\u6570\\u5b57") in text
+
+
+def test_all_scores_have_a_column_each(folder, capsys):
+    _, out, _ = run(capsys, DETECTOR, folder, "--all-scores", "--csv", "-")
+    table = read_csv(StringIO(out))
+    assert list(table) == ["file", "class", "score", "verdict", *SCORES] and table["score"].equals(
+        table["cosine"]
+    )
+    _, out, _ = run(capsys, DETECTOR, folder, "--all-scores")
+    assert out.split()[:9] == ["file", "class", "score", "verdict", *SCORES]
+
+
+@pytest.fixture
+def of_own_network(tmp_path, monkeypatch):
+    """A folder with a module that makes a network and its transform, and a detector that was made of it."""
+    (tmp_path / "my_models.py").write_text(
+        "import torch\nfrom torch import nn\nfrom torchvision.transforms import v2\n\n\n"
+        "def make():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8)).eval(), transform\n\n\n"
+        "transform = v2.Compose([v2.Resize((8, 8)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])\n"
+        "network, nothing = make()[0], list\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    sys.modules.pop("my_models", None)
+    network, transform = importlib.import_module("my_models").make()
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
+    pairs = [(Image.fromarray(image), i % 8) for i, image in enumerate(images)]
+    detector = Detector.from_classifier(network, class_names=list("abcdefgh"), transform=transform, workers=0)
+    detector.fit(pairs, val=pairs).save(tmp_path / "mine")
+    yield tmp_path / "mine"
+    sys.modules.pop("my_models", None)
+
+
+def test_a_network_of_ones_own_comes_from_a_function(of_own_network, folder, capsys):
+    capsys.readouterr()
+    code, out, err = run(capsys, of_own_network, folder, "--network", "my_models:make", "--csv", "-")
+    table = read_csv(StringIO(out))
+    assert code == 0 and table["file"].tolist() == NAMES and set(table["class"]) <= set("abcdefgh")
+    assert "skipped broken.png" in err
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (None, "was made of a torch.nn.modules.container.Sequential; give it as network="),
+        ("my_models", "--network my_models: "),
+        ("no_models:make", "--network no_models:make: No module named 'no_models'; expected MODULE:FUNCTION"),
+        ("my_models:mak", "has no attribute 'mak'; expected MODULE:FUNCTION, importable from here"),
+        ("my_models:nothing", "gives a list, expected a torch module"),
+    ],
+)
+def test_a_function_that_gives_no_network_is_told_in_one_line(
+    of_own_network, folder, capsys, function, message
+):
+    capsys.readouterr()
+    code, out, err = run(capsys, of_own_network, folder, *(["--network", function] if function else []))
+    assert (code, out) == (1, "") and message in err.splitlines()[-1]
 
 
 def bad_input(tmp_path, folder):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from oodlib.classifier.features import Features, FeatureStore
 from oodlib.classifier.network import FeatureNetwork
 from oodlib.classifier.report import Report
-from oodlib.classifier.streams import Stream, Transform, stream_of, to_unit_range
+from oodlib.classifier.streams import Stream, Transform, stream_of, to_unit_range, transformed
 from oodlib.datasets.roles import ID_TEST, Role
 from oodlib.detection.detector import UNFITTED, Detector
 from oodlib.detection.heads import SoftmaxHead
@@ -23,7 +23,7 @@ from oodlib.detection.metrics import expected_calibration_error
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.errors import InputError, choice, tell
 from oodlib.files import read_json, reading, write_json
-from oodlib.pictures import BACKGROUNDS
+from oodlib.pictures import BACKGROUNDS, Notes, as_shown, open_picture
 from oodlib.training import fingerprint_weights
 
 ABOUT = "classifier.json"
@@ -64,6 +64,11 @@ class ClassifierDetector(Detector):
     def network_fingerprint(self) -> str:
         """A hash of the network's weights."""
         return fingerprint_weights(self.backbone.network)
+
+    def read(self, file: Path, notes: Notes | None = None) -> Tensor:
+        """A picture from a file, transformed."""
+        picture = as_shown(open_picture(file, notes), self.background)
+        return transformed(picture.convert("RGB"), self.transform)
 
     def all_features(self, images: Any) -> Tensor:
         """Features (N, D) of any images that `streams.stream_of` takes."""

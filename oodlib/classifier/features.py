@@ -68,7 +68,7 @@ class FeatureStore:
         labels: list[Tensor] = []
         total = None if stream.count is None else -(-stream.count // BATCH_SIZE)
         for images, of_images in tqdm(
-            stream.batches(), stream.title, total, unit="batch", leave=False, delay=1
+            stream.batches(), stream.title, total, unit="batch", leave=False, delay=1, disable=None
         ):
             values.append(self.network(images).cpu())
             labels += [] if of_images is None else [of_images]

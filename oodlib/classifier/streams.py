@@ -14,7 +14,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from oodlib.datasets.own import list_folder
 from oodlib.errors import InputError, tell
-from oodlib.files import fingerprint
 from oodlib.pictures import as_shown, open_picture
 
 Transform = Callable[[Image.Image], Tensor]
@@ -31,7 +30,7 @@ class Stream(NamedTuple):
     count: int | None
     """Number of images, None where only the end tells it."""
     key: str | None
-    """A hash of what the images are made of, None where nothing tells it."""
+    """Of a folder, a hash of its list of files and of how they are read; else None."""
     names: Sequence[str] | None = None
     """Of the files."""
     labels: np.ndarray | None = None
@@ -74,15 +73,14 @@ def stream_of(
             raise InputError(
                 f"the images are a tensor of {images.dtype}; give floats, transformed, or a uint8 array"
             )
-        key = fingerprint(images.detach().float().cpu().numpy())
-        return Stream("tensor", lambda: ((part, None) for part in images.split(BATCH_SIZE)), len(images), key)
-    key = None
+        return Stream(
+            "tensor", lambda: ((part, None) for part in images.split(BATCH_SIZE)), len(images), None
+        )
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
             raise InputError(
                 f"the images are an array of {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C"
             )
-        key = _hash(fingerprint(images), transform, background)
         images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
     items = _Items(images, transform, background, with_labels) if hasattr(images, "__getitem__") else None
     if items is None or not len(items):
@@ -92,7 +90,7 @@ def stream_of(
         )
     is_dataset = isinstance(images, Dataset)
     title = "data set" if is_dataset else "images"
-    return Stream(title, lambda: _batches(items, workers if is_dataset else 0), len(items), key)
+    return Stream(title, lambda: _batches(items, workers if is_dataset else 0), len(items), None)
 
 
 def _of_folder(
@@ -147,7 +145,7 @@ class _Files(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int | None] | InputError:
         try:
             picture = as_shown(open_picture(self.files[index]), self.background).convert("RGB")
-            image = _transformed(picture, self.transform)
+            image = transformed(picture, self.transform)
         except InputError as error:
             return error
         return image, None if self.labels is None else int(self.labels[index])
@@ -175,7 +173,7 @@ class _Items(Dataset):
             image = Image.fromarray(image)
         try:
             if isinstance(image, Image.Image):
-                image = _transformed(as_shown(image, self.background).convert("RGB"), self.transform)
+                image = transformed(as_shown(image, self.background).convert("RGB"), self.transform)
             if not isinstance(image, Tensor):
                 raise InputError(
                     f"image {index} is a {type(image).__name__}, expected a PIL image or a tensor"
@@ -185,7 +183,8 @@ class _Items(Dataset):
         return image, label
 
 
-def _transformed(picture: Image.Image, transform: Transform) -> Tensor:
+def transformed(picture: Image.Image, transform: Transform) -> Tensor:
+    """A picture as the network takes it; a transform that gives no tensor is an `InputError`."""
     image = transform(picture)
     if not isinstance(image, Tensor):
         raise InputError(

@@ -14,6 +14,7 @@ from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.device import autocast, evaluating, images_at_once
 from oodlib.errors import InputError, choice
 from oodlib.images import uint8_tensor
+from oodlib.pictures import Notes, read_picture
 from oodlib.seeds import initial_weights
 from oodlib.settings import DetectorModel, as_made
 from oodlib.training import fingerprint_weights
@@ -112,6 +113,10 @@ class Detector(nn.Module):
     def thresholds(self) -> dict[str, float]:
         """Of each fitted score; an image whose score is below is OOD."""
         return self.scores.thresholds
+
+    def read(self, file: Path, notes: Notes | None = None) -> np.ndarray:
+        """A picture from a file as `score` takes it, uint8 (H, W, C); see `pictures.read_picture`."""
+        return read_picture(file, self.image_shape, self.background, notes)
 
     def features(self, images: Tensor) -> Tensor:
         """Features (N, D) float32 of uint8 images (N, C, H, W) on this device."""

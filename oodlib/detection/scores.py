@@ -16,6 +16,7 @@ from oodlib import storage
 from oodlib.detection.metrics import threshold_at_tpr
 from oodlib.errors import InputError
 
+ROWS = 8192  # features of so many images are in float64 at once
 BANK_SIZE = 5000  # training images that a score keeps at most, unless told otherwise
 
 
@@ -92,8 +93,9 @@ class MaxCosine(Score, name="cosine"):
     """Largest cosine between a feature vector and the class weights, `max_j cos(theta_j)`, in [-1, 1]."""
 
     def forward(self, outputs: Outputs) -> Tensor:
-        cosine = F.normalize(outputs.features.double()) @ F.normalize(outputs.class_weights.double()).T
-        return cosine.max(-1).values.clamp(-1, 1)
+        directions = F.normalize(outputs.class_weights.double()).T
+        parts = (F.normalize(part.double()) @ directions for part in outputs.features.split(ROWS))
+        return torch.cat([cosine.max(-1).values for cosine in parts]).clamp(-1, 1)
 
 
 class Mahalanobis(Score, name="mahalanobis"):
@@ -111,10 +113,13 @@ class Mahalanobis(Score, name="mahalanobis"):
     """Whitened class means L^-1 mu_c, (C, D) float64."""
 
     def fit(self, train: Outputs, labels: Tensor, bank_size: int = BANK_SIZE) -> None:
-        features = train.features.double()
-        means = torch.stack([features[labels == c].mean(0) for c in range(len(train.class_weights))])
-        centred = features - means[labels]
-        covariance = centred.T @ centred / len(features)
+        classes = range(len(train.class_weights))
+        means = torch.stack([train.features[labels == c].double().mean(0) for c in classes])
+        covariance = torch.zeros_like(means[0]).diag()
+        for part, index in zip(train.features.split(ROWS), labels.split(ROWS), strict=True):
+            centred = part.double() - means[index]
+            covariance += centred.T @ centred
+        covariance /= len(labels)
         ridge = 1e-6 * covariance.diagonal().mean().clamp_min(1e-12)
         covariance.diagonal().add_(ridge)
         identity = torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
@@ -151,8 +156,10 @@ class KNN(Score, name="knn"):
 
     def forward(self, outputs: Outputs) -> Tensor:
         bank, k = self.bank.double(), math.ceil(len(self.bank) / 1000)
-        parts = F.normalize(outputs.features.double()).split(1024)  # whose distances to 5,000 fill 40 MB
-        return -torch.cat([torch.cdist(part, bank).kthvalue(k).values for part in parts])
+        parts = (F.normalize(part.double()) for part in outputs.features.split(1024))
+        return -torch.cat(
+            [torch.cdist(part, bank).kthvalue(k).values for part in parts]
+        )  # each of up to 40 MB
 
 
 class ScoreSet(nn.ModuleDict):
