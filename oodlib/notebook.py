@@ -35,6 +35,7 @@ NOTEBOOKS: dict[str, frozenset[str]] = {
     "05_compare": _names(),
     "06_which_outliers": _names(),
     "07_denoiser_scores": _names(settings.Data, settings.Scoring) | {"seed"},
+    "08_your_own_network": _names(settings.Data) | {"seed", "tpr"},
 }
 
 

@@ -467,7 +467,7 @@ def test_a_report_is_written_and_shown(report, tmp_path):
 
 @pytest.mark.parametrize("score", [None, "knn"])
 def test_a_report_draws_histograms_and_roc_curves(report, score):
-    assert "MSP" in report.plot()._suptitle.get_text()
+    assert "MSP" in report.plot()._suptitle.get_text() and report.plot(score).axes[0].get_title() == ""
     assert report.plot(score).axes[0].get_ylabel() == "held_out"
     assert len(report.roc(score).axes[0].lines) == 3
 
@@ -510,6 +510,15 @@ def test_openood_s_fpr95_has_ood_as_the_positive_class(report):
 def test_sets_that_do_not_fit_are_told(fitted, folders, sets, message):
     with pytest.raises(InputError, match=message):
         fitted.evaluate(folders / "test", **{name: folders / folder for name, folder in sets.items()})
+
+
+def test_pictures_and_pairs_are_one_set_and_a_list_of_sets_is_several(fitted, folders):
+    pictures = [Image.fromarray(image[..., 0]) for image in datasets.load("letters").images[:9]]
+    pairs = [(picture, 0) for picture in pictures]
+    found = fitted.evaluate(folders / "test", pictures, {"pairs": pairs}).scores.groupby("title").size()
+    assert found.to_dict() == {"ID test": 361, "list": 9, "pairs": 9}
+    both = fitted.evaluate(folders / "test", far=[folders / "letters", folders / "held_out"]).sets["title"]
+    assert set(both) == {"ID test", "letters", "held_out"}
 
 
 def test_a_detector_that_is_not_fitted_says_so(network, folders):

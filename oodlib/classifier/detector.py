@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -261,9 +262,7 @@ def _named(sets: Any) -> Mapping[str, Any]:
     """OOD sets by title: a path's last part, else what kind of stream it is."""
     if isinstance(sets, Mapping):
         return sets
-    if not isinstance(sets, tuple | list) or (
-        sets and not isinstance(sets[0], str | Path) and _is_picture(sets[0])
-    ):
+    if not isinstance(sets, tuple | list) or any(isinstance(item, Image.Image | tuple) for item in sets[:1]):
         sets = [sets]
     named: dict[str, Any] = {}
     for images in sets:
@@ -276,12 +275,6 @@ def _named(sets: Any) -> Mapping[str, Any]:
             raise InputError(f"two sets have the title {title}; give a mapping of titles to sets")
         named[title] = images
     return named
-
-
-def _is_picture(thing: Any) -> bool:
-    from PIL import Image
-
-    return isinstance(thing, Image.Image)
 
 
 def _described(transform: Transform) -> str:

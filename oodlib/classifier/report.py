@@ -24,7 +24,7 @@ OPENOOD_SETS = {
 OPENOOD_NAMES = {"msp": "MSP", "energy": "EBO", "mahalanobis": "MDS", "knn": "KNN"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """An evaluation of one detector.
 
@@ -98,8 +98,8 @@ class Report:
     def plot(self, score: str | None = None) -> Figure:
         """Histograms of a score, the detector's own if None, of ID test images against each OOD set."""
         name = self._score(score)
-        of_score = self.scores.assign(score=self.scores[name], outliers="none")
-        thresholds = {"none": self.thresholds[name]}
+        of_score = self.scores.assign(score=self.scores[name], outliers="")
+        thresholds = {"": self.thresholds[name]}
         return plots.score_distributions(
             of_score, thresholds, f"Where {label(name)} tells OOD from ID", score_axis(name)
         )
@@ -107,7 +107,7 @@ class Report:
     def roc(self, score: str | None = None) -> Figure:
         """ROC curves of a score, ID positive, a line for each OOD set."""
         name = self._score(score)
-        of_score = self.scores.assign(score=self.scores[name], outliers="none")
+        of_score = self.scores.assign(score=self.scores[name], outliers="")
         return plots.roc_curves(of_score, f"ID kept against OOD accepted by {label(name)}")
 
     def to_csv(self, path: str) -> None:
@@ -171,12 +171,17 @@ class Report:
             k: fpr_at_tpr(id_images[name], of_set[name], positive="ood") for k, of_set in ood_sets.items()
         }
 
+    def __repr__(self) -> str:
+        return f"{self.table.to_string(float_format='%.1f', na_rep='')}\n{self._words()}"
+
     def _repr_html_(self) -> str:
-        words = (
+        return f"{self.table.to_html(escape=True, float_format='%.1f', na_rep='')}<p>{self._words()}</p>"
+
+    def _words(self) -> str:
+        return (
             f"accuracy {self.accuracy:.1%}, expected calibration error {self.ece:.1%}, "
             f"{1000 * self.seconds_per_image:.1f} ms an image; AUROC and FPR95 in percent, ID positive"
         )
-        return f"{self.table.to_html(escape=True, float_format='%.1f', na_rep='')}<p>{words}</p>"
 
     def _by_set(self) -> dict[str, pd.DataFrame]:
         return dict(tuple(self.scores.groupby("set", sort=False)))
