@@ -10,7 +10,7 @@ from benchmarks.table import Row
 
 JOBS = [
     "metrics",
-    "mahalanobis",
+    "scores",
     "explorer",
     "denoiser_training",
     "sampling",

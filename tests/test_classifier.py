@@ -363,6 +363,13 @@ def test_names_in_another_order_are_told_with_the_order_that_fits(network, folde
     assert "below twice chance" in line and "in the order 0, 1, 2, 3, 4, 5, 6, 7 (accuracy 9" in line
 
 
+def test_a_network_that_has_learnt_nothing_is_told_from_names_in_another_order(network, folders, capsys):
+    network[5].reset_parameters()
+    network[0].weight.data.zero_()
+    detector_of(network).fit(folders / "train", val=folders / "val")
+    assert "no other order of the names fits much better" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_too_few_validation_images_are_told_with_what_they_promise(network, capsys):
     some = np.concatenate([np.flatnonzero(DIGITS.val.labels == c)[:2] for c in range(8)])
     val = Pairs(DIGITS.val.images[some], DIGITS.val.labels[some])

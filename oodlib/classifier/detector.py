@@ -239,8 +239,11 @@ class ClassifierDetector(Detector):
             _, best = linear_sum_assignment(confusion, maximize=True)
             share = confusion[np.arange(count), best].sum() / len(labels)
             tell(
-                "that is below twice chance: names and outputs may be in another order; the outputs fit best in the "
-                f"order {', '.join(self.class_names[i] for i in best)} (accuracy {share:.1%})"
+                f"that is below twice chance, and no other order of the names fits much better (best {share:.1%}): "
+                "look at the network's weights and at the transform"
+                if share < 2 / count
+                else "that is below twice chance: names and outputs may be in another order; the outputs fit best in "
+                f"the order {', '.join(self.class_names[i] for i in best)} (accuracy {share:.1%})"
             )
 
 

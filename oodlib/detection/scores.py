@@ -156,10 +156,12 @@ class KNN(Score, name="knn"):
 
     def forward(self, outputs: Outputs) -> Tensor:
         bank, k = self.bank.double(), math.ceil(len(self.bank) / 1000)
-        parts = (F.normalize(part.double()) for part in outputs.features.split(1024))
-        return -torch.cat(
-            [torch.cdist(part, bank).kthvalue(k).values for part in parts]
-        )  # each of up to 40 MB
+        squares = bank.square().sum(1)
+        nearest = []
+        for part in outputs.features.split(1024):  # whose distances to 5,000 fill 40 MB
+            distances = torch.addmm(squares, F.normalize(part.double()), bank.T, alpha=-2)  # squared, less 1
+            nearest.append(distances.topk(k, largest=False).values[:, -1])
+        return -(1 + torch.cat(nearest)).clamp_min(0).sqrt()
 
 
 class ScoreSet(nn.ModuleDict):

@@ -1,0 +1,64 @@
+"""Every score of 10,000 images with 10 classes, from the same features and logits, against pytorch-ood's detectors."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from pytorch_ood.detector import KNN, EnergyBased, Mahalanobis, MaxSoftmax
+from torch import Tensor
+
+from benchmarks.table import Row, alternate, number
+from oodlib.detection.scores import BANK_SIZE, SCORES, Outputs
+from oodlib.reports.names import label
+
+TARGETS = {"mahalanobis": 10}  # times as fast; the others at least as fast
+
+
+def rows(toy: bool) -> list[Row]:
+    return [row for dimension in ((8, 16) if toy else (512, 2048)) for row in _rows(dimension, toy)]
+
+
+def _rows(dimension: int, toy: bool) -> list[Row]:
+    count = 100 if toy else 10_000
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 10
+    centres = torch.randn(10, dimension, generator=random)
+    features = centres[labels] + torch.randn(count, dimension, generator=random)
+    outputs = Outputs(features, features @ centres.T / dimension, centres)
+    table = []
+    for name, (theirs, as_ours) in _peers(outputs, labels).items():
+        ours = SCORES[name]()
+        ours.fit(outputs, labels)
+        difference = (ours(outputs) - as_ours(theirs().double())).abs().max().item()
+        scale = ours(outputs).abs().max().item()
+        tolerance = 2e-3 if name == "knn" else 1e-4 * scale  # our bank is float16
+        assert difference < tolerance, f"{name} differs by {difference:.1e} of {scale:.1e}"
+        seconds = alternate(1 if toy else 5, partial(ours, outputs), theirs)
+        took, peer = (f"{number(1000 * s)} ms" for s in seconds)
+        job = f"{label(name)} scores, {count:,} x {dimension}"
+        note = f"largest difference {difference / scale:.0e} of the largest score"
+        target = TARGETS.get(name, 1)
+        table.append(Row(job, took, f"pytorch-ood: {peer}", seconds[1] / seconds[0], target, "x", note=note))
+    return table
+
+
+def _peers(
+    outputs: Outputs, labels: Tensor
+) -> dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], Tensor]]]:
+    """By score, how pytorch-ood computes it, and what makes ours of it."""
+    features, logits, _ = outputs
+    bank = min(len(labels), BANK_SIZE)
+    kept = torch.arange(bank) * len(labels) // bank
+    knn = KNN(None, k=math.ceil(bank / 1000)).fit_features(features[kept], labels[kept])
+    mahalanobis = Mahalanobis(None).fit_features(features, labels)
+    return {
+        "msp": (partial(MaxSoftmax.score, logits), lambda scores: (-scores).log()),
+        "energy": (partial(EnergyBased.score, logits), lambda scores: -scores),
+        # Half the distance by a covariance that is not divided by N.
+        "mahalanobis": (
+            partial(mahalanobis.predict_features, features),
+            lambda scores: -2 * len(labels) * scores,
+        ),
+        "knn": (partial(knn.predict_features, features), lambda scores: -scores),
+    }
