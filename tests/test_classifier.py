@@ -241,6 +241,18 @@ def test_processes_read_the_same(network, folders):
     assert torch.equal(one, two)
 
 
+class Endless(torch.utils.data.IterableDataset):
+    """Twelve images, of which nothing says how many they are."""
+
+    def __iter__(self):
+        return iter(zip(tensors(DIGITS.test.images[:12]), DIGITS.test.labels[:12].tolist(), strict=True))
+
+
+def test_a_loader_that_does_not_know_its_length_is_read_to_the_end(network):
+    features = detector_of(network).all_features(DataLoader(Endless(), batch_size=5))
+    torch.testing.assert_close(features, detector_of(network).all_features(tensors(DIGITS.test.images[:12])))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_cannot_be_read_is_one_line(network, tmp_path, workers):
     (tmp_path / "a.png").write_bytes(b"no picture")

@@ -64,18 +64,23 @@ class FeatureStore:
 
     def _computed(self, stream: Stream) -> Features:
         start = time.perf_counter()
-        values: list[Tensor] = []
+        values, count = torch.empty(0, 0), 0
         labels: list[Tensor] = []
         total = None if stream.count is None else -(-stream.count // BATCH_SIZE)
-        for images, of_images in tqdm(
-            stream.batches(), stream.title, total, unit="batch", leave=False, delay=1, disable=None
-        ):
-            values.append(self.network(images).cpu())
+        bar = dict(total=total, unit="batch", leave=False, delay=1, disable=None)
+        for images, of_images in tqdm(stream.batches(), stream.title, **bar):
+            part = self.network(images).cpu()
+            if not count:
+                values = torch.empty(stream.count or len(part), part.shape[1])
+            if count + len(part) > len(values):  # where only the end tells how many there are
+                values = torch.cat([values, torch.empty_like(values)])
+            values[count : count + len(part)] = part
+            count += len(part)
             labels += [] if of_images is None else [of_images]
-        if not values:
+        if not count:
             raise InputError(f"{stream.title} gives no images")
         return Features(
-            torch.cat(values), torch.cat(labels).numpy() if labels else None, time.perf_counter() - start
+            values[:count], torch.cat(labels).numpy() if labels else None, time.perf_counter() - start
         )
 
 
