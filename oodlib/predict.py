@@ -113,7 +113,7 @@ def _network(function: str | None) -> tuple[nn.Module | None, Any]:
     sys.path.insert(0, os.getcwd())
     try:
         made = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever the user's own code raises
         raise InputError(
             f"--network {function}: {error}; expected MODULE:FUNCTION, importable from here"
         ) from error
@@ -146,10 +146,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.csv and Path(options.csv).is_dir():
             raise InputError(f"{options.csv} is a folder; give a file for the table")
-        network, transform = _network(options.network)
         with redirect_stdout(sys.stderr):  # the table has stdout to itself
+            network, transform = _network(options.network)
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            detector = Detector.load(options.detector, device, network, transform)
+            detector = Detector.load(options.detector, device, network=network, transform=transform)
         table = predict_folder(detector, options.pictures, options.score, options.all_scores)
         if options.csv is None:
             shown = table.copy()

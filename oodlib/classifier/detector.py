@@ -1,6 +1,5 @@
 """A detector around a trained network of one's own: fitted and evaluated on images that stream through it."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from oodlib.classifier.features import Features, FeatureStore
 from oodlib.classifier.network import FeatureNetwork
 from oodlib.classifier.report import Report
-from oodlib.classifier.streams import Stream, Transform, stream_of, to_unit_range, transformed
+from oodlib.classifier.streams import Stream, Transform, described, stream_of, to_unit_range, transformed
+from oodlib.classifier.validation import check_labels, check_tpr, tell_accuracy, tell_promise
+from oodlib.datasets.own import sub_folders
 from oodlib.datasets.roles import ID_TEST, Role
 from oodlib.detection.detector import UNFITTED, Detector
 from oodlib.detection.heads import SoftmaxHead
@@ -46,15 +46,25 @@ class ClassifierDetector(Detector):
     ):
         nn.Module.__init__(self)
         choice("background", background, BACKGROUNDS)
+        if not isinstance(workers, int) or workers < 0:
+            raise InputError(f"workers is {workers!r}, expected a whole number from 0")
         self.backbone = FeatureNetwork(network, layer, None if class_names is None else len(class_names))
         linear = self.backbone.linear
-        self.class_names = tuple(class_names or map(str, range(linear.out_features)))
+        names = range(linear.out_features) if class_names is None else class_names
+        self.class_names = tuple(str(name) for name in names)
+        self._are_names_given = class_names is not None
+        if len(set(self.class_names)) < len(self.class_names):
+            raise InputError("two classes have one name; give each its own, in the order of the outputs")
         if transform is None:
             tell(
                 "no transform: pictures become RGB in [0, 1] at their own size; give that of your validation images"
             )
         self.transform, self.background, self.workers = transform or to_unit_range, background, workers
-        self.head = _head_of(linear)
+        with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
+            self.head = SoftmaxHead(linear.in_features, linear.out_features).to(linear.weight.device)
+        if linear.bias is None:  # a cosine classifier's
+            self.head.default_score = "cosine"
+        self._copy_head()
         self.scores = ScoreSet().to(linear.weight.device)
         self.features_of = FeatureStore(self.backbone, cache)
 
@@ -73,7 +83,9 @@ class ClassifierDetector(Detector):
 
     def all_features(self, images: Any) -> Tensor:
         """Features (N, D) of any images that `streams.stream_of` takes."""
-        return self.features_of.of(self._stream(images, with_labels=False)).values.to(self.device)
+        features = self.features_of.of(self._stream(images, with_labels=False)).values.to(self.device)
+        self._copy_head()  # a layer may compute its weights as it runs
+        return features
 
     def fit(
         self, train: Any, val: Any, tpr: float = 0.95, bank_size: int = BANK_SIZE
@@ -90,24 +102,31 @@ class ClassifierDetector(Detector):
         Raises:
             InputError: A class has no images, labels do not fit, or images cannot be read.
         """
+        check_tpr(tpr)
+        if not self._are_names_given and isinstance(train, str | Path) and Path(train).expanduser().is_dir():
+            self._take_names(sub_folders(Path(train).expanduser()))
         streams = {"training": self._stream(train), "validation": self._stream(val)}
         for noun, stream in streams.items():
             if stream.labels is not None:  # known before anything is computed
-                self._check_labels(noun, stream.labels)
+                check_labels(noun, stream.labels, self.class_names)
         of_val = self._labelled("validation", streams["validation"])
         probabilities = self._outputs(of_val).logits.double().softmax(-1).cpu().numpy()
-        self._tell_accuracy(probabilities.argmax(1), of_val.labels)
-        count = len(of_val.labels)
-        if math.ceil(tpr * (count + 1)) > count:
-            tell(
-                f"{count} validation images can promise that {count / (count + 1):.1%} of ID images are kept, not "
-                f"{tpr:.1%}; the thresholds are their smallest scores"
-            )
+        tell_accuracy(probabilities.argmax(1), of_val.labels, self.class_names)
+        tell_promise(len(of_val.labels), tpr)
         of_train = self._labelled("training", streams["training"])
         labels = torch.as_tensor(of_train.labels, device=self.device)
         with torch.inference_mode():
             self.scores.fit(self._outputs(of_train), labels, self._outputs(of_val), tpr, bank_size)
         return self
+
+    def _take_names(self, names: Sequence[str]) -> None:
+        """Take the class folders in their order, as most data sets number them, where no names were given."""
+        if len(names) != len(self.class_names):
+            raise InputError(
+                f"there are {len(names)} class folders for {len(self.class_names)} outputs; give class_names="
+            )
+        self.class_names, self._are_names_given = tuple(names), True
+        tell(f"class names are those of the folders, in their order: {', '.join(names)}")
 
     def evaluate(
         self,
@@ -131,9 +150,9 @@ class ClassifierDetector(Detector):
             raise InputError(UNFITTED)
         sets = [(ID_TEST, "ID test", Role.ID, id)]
         for role, given in ((Role.SHIFTED_ID, shifted), (Role.NEAR, near), (Role.FAR, far)):
-            sets += [(title, title, role, images) for title, images in _named(given).items()]
-        titles = [key for key, *_ in sets]
-        if len(set(titles)) < len(titles):
+            sets += [(str(title), str(title), role, images) for title, images in _named(given).items()]
+        titles = [str(title) for _, title, *_ in sets]
+        if len(set(titles) | {ID_TEST}) <= len(titles):
             raise InputError(
                 f"two sets have one title among {', '.join(titles)}; give a mapping of titles to sets"
             )
@@ -170,7 +189,7 @@ class ClassifierDetector(Detector):
             "layer": self.backbone.layer,
             "background": self.background,
             "module": _class_of(self.backbone.network),
-            "transform": _described(self.transform),
+            "transform": described(self.transform),
             "network": self.network_fingerprint(),
         }
         self.save_scores(folder)
@@ -195,10 +214,20 @@ class ClassifierDetector(Detector):
                 f"the {_class_of(network)} has other weights than the one that {folder} was made of"
             )
         detector = cls(network, layer, class_names, transform, background, **options)
-        if _described(detector.transform) != made_with:
-            tell(f"the transform is {_described(detector.transform)}, that of {folder} was {made_with}")
+        if described(detector.transform) != made_with:
+            tell(
+                f"the transform is not the one that {folder} was made with: it makes something else of a picture"
+            )
         detector.load_scores(folder)
         return detector
+
+    @torch.no_grad()
+    def _copy_head(self) -> None:
+        """Have the head compute what the layer does, in float32."""
+        linear = self.backbone.linear
+        self.head.weight.copy_(linear.weight)
+        if linear.bias is not None:
+            self.head.bias.copy_(linear.bias)
 
     def _stream(self, images: Any, with_labels: bool = True) -> Stream:
         options = dict(with_labels=with_labels, background=self.background, workers=self.workers)
@@ -207,6 +236,7 @@ class ClassifierDetector(Detector):
     @torch.inference_mode()
     def _outputs(self, features: Features) -> Outputs:
         values = features.values.to(self.device)
+        self._copy_head()  # a layer may compute its weights as it runs
         return Outputs(values, self.head.logits(values), self.head.weight.detach())
 
     def _labelled(self, noun: str, stream: Stream, every: bool = True) -> Features:
@@ -215,50 +245,8 @@ class ClassifierDetector(Detector):
             raise InputError(
                 f"the {noun} images have no labels; give pairs of image and label, or class folders"
             )
-        self._check_labels(noun, features.labels, every)
+        check_labels(noun, features.labels, self.class_names, every)
         return features
-
-    def _check_labels(self, noun: str, labels: np.ndarray, every: bool = True) -> None:
-        if labels.min() < 0 or labels.max() >= len(self.class_names):
-            raise InputError(
-                f"labels of the {noun} images go from {labels.min()} to {labels.max()}, expected 0 to "
-                f"{len(self.class_names) - 1}"
-            )
-        missing = [name for i, name in enumerate(self.class_names) if i not in labels] if every else []
-        if missing:
-            raise InputError(
-                f"there are no {noun} images of {', '.join(map(repr, missing))}; each class needs some"
-            )
-
-    def _tell_accuracy(self, predicted: np.ndarray, labels: np.ndarray) -> None:
-        accuracy, count = (predicted == labels).mean(), len(self.class_names)
-        tell(f"accuracy on {len(labels)} validation images: {accuracy:.1%}")
-        if accuracy < 2 / count:
-            confusion = np.zeros((count, count), np.int64)
-            np.add.at(confusion, (predicted, labels), 1)
-            _, best = linear_sum_assignment(confusion, maximize=True)
-            share = confusion[np.arange(count), best].sum() / len(labels)
-            tell(
-                f"that is below twice chance, and no other order of the names fits much better (best {share:.1%}): "
-                "look at the network's weights and at the transform"
-                if share < 2 / count
-                else "that is below twice chance: names and outputs may be in another order; the outputs fit best in "
-                f"the order {', '.join(self.class_names[i] for i in best)} (accuracy {share:.1%})"
-            )
-
-
-def _head_of(linear: nn.Linear) -> SoftmaxHead:
-    """A head that computes what the layer does, in float32. One without bias is a cosine classifier's."""
-    with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
-        head = SoftmaxHead(linear.in_features, linear.out_features)
-    head.to(linear.weight.device)
-    with torch.no_grad():
-        head.weight.copy_(linear.weight)
-        if linear.bias is None:
-            head.default_score = "cosine"
-        else:
-            head.bias.copy_(linear.bias)
-    return head
 
 
 def _named(sets: Any) -> Mapping[str, Any]:
@@ -278,10 +266,6 @@ def _named(sets: Any) -> Mapping[str, Any]:
             raise InputError(f"two sets have the title {title}; give a mapping of titles to sets")
         named[title] = images
     return named
-
-
-def _described(transform: Transform) -> str:
-    return " ".join(repr(transform).split())
 
 
 def _class_of(network: nn.Module) -> str:

@@ -60,7 +60,9 @@ class FeatureStore:
                 if path is not None:
                     _write(path, features)
             self._kept[stream.key] = features
-        return self._kept[stream.key]
+        return self._kept[stream.key]._replace(
+            labels=stream.labels
+        )  # which may be asked for in another order
 
     def _computed(self, stream: Stream) -> Features:
         start = time.perf_counter()
@@ -86,7 +88,6 @@ class FeatureStore:
 
 def _write(path: Path, features: Features) -> None:
     tensors = {"values": features.values, "seconds": torch.tensor(features.seconds, dtype=torch.float64)}
-    tensors |= {} if features.labels is None else {"labels": torch.from_numpy(features.labels)}
     with atomic(path) as part:
         save_file(tensors, part)
 
@@ -96,9 +97,6 @@ def _read(path: Path) -> Features | None:
     try:
         with reading(path, "it is computed again"):
             tensors = load_file(path)
-            labels = tensors.get("labels")
-            return Features(
-                tensors["values"], None if labels is None else labels.numpy(), tensors["seconds"].item()
-            )
+            return Features(tensors["values"], None, tensors["seconds"].item())
     except Damaged:
         return None

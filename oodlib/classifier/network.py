@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodlib.device import evaluating
@@ -26,6 +27,8 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, layer: str | None = None, num_classes: int | None = None):
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise InputError(f"the network is a {type(network).__name__}, expected a torch module")
         self.network = network
         self.layer = find_layer(network, layer, num_classes)
         self._is_tried = False
@@ -43,17 +46,21 @@ class FeatureNetwork(nn.Module):
         """Features (N, D) float32 of transformed images (N, ...), in evaluation mode.
 
         Raises:
-            InputError: The network cannot take the batch, the layer is not its last, or features are not (N, D).
+            InputError: The network cannot take the batch, features are not (N, D) or not finite, or the layer does not
+                give what the network gives.
         """
-        taken: list[tuple[Tensor, Tensor]] = []
+        taken: list[Tensor] = []
+
+        def take(_module: nn.Module, args: tuple, kwargs: dict, _output: Any) -> None:
+            taken.append(
+                (args[0] if args else kwargs["input"]).clone()
+            )  # what follows may change it in place
+
         batch = batch.to(self.device, self.linear.weight.dtype, non_blocking=True)
-        hook = self.linear.register_forward_hook(lambda _, given, made: taken.append((given[0], made)))
-        with hook, evaluating(self.network):
+        with self.linear.register_forward_hook(take, with_kwargs=True), evaluating(self.network):
             try:
                 outputs = self.network(batch)
             except Exception as error:  # whatever the network raises
-                if self._is_tried:
-                    raise
                 raise InputError(
                     f"the network cannot take a batch of shape {tuple(batch.shape)}, {batch.dtype} on "
                     f"{batch.device}: {error}"
@@ -62,35 +69,50 @@ class FeatureNetwork(nn.Module):
             raise InputError(
                 f"layer {self.layer!r} ran {len(taken)} times for one batch, expected once; name another layer"
             )
-        features, logits = taken[0]
+        features = taken[0].float()
         if not bool(features.isfinite().all()):
             raise InputError(
                 "features are NaN or infinite; look at the network's weights and at the transform"
             )
         if not self._is_tried:
-            self._try(features, logits, outputs, len(batch))
+            self._try(features, outputs, len(batch))
             self._is_tried = True
-        return features.float()
+        return features
 
-    def _try(self, features: Tensor, logits: Tensor, outputs: Any, count: int) -> None:
+    def logits(self, features: Tensor) -> Tensor:
+        """What the layer makes of features, (N, C) float32."""
+        bias = self.linear.bias
+        return F.linear(features, self.linear.weight.float(), None if bias is None else bias.float())
+
+    def _try(self, features: Tensor, outputs: Any, count: int) -> None:
         if features.ndim != 2 or len(features) != count:
             raise InputError(
                 f"what goes into layer {self.layer!r} has shape {tuple(features.shape)}, expected ({count}, features); "
                 "name the layer that classifies"
             )
-        if not any(o.shape == logits.shape and torch.allclose(o, logits) for o in _tensors(outputs)):
+        logits = self.logits(features)
+        tolerance = {"rtol": 0.02, "atol": 0.02 * logits.abs().max().item()}  # it may compute in 16 bits
+        if not any(
+            o.shape == logits.shape and torch.allclose(o.float(), logits, **tolerance)
+            for o in _tensors(outputs)
+        ):
             raise InputError(
-                f"layer {self.layer!r} does not give what the network gives; name the layer that makes its logits"
+                f"the network does not give `features @ weight.T + bias` of layer {self.layer!r}: name another layer, "
+                "or, if something follows it (softmax, a scale, a dataclass), give the network without that"
             )
 
 
 def find_layer(network: nn.Module, layer: str | None, num_classes: int | None) -> str:
     """The name of a network's last linear layer; see `FeatureNetwork`."""
     linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    listed = ", ".join(f"{n} ({m.in_features} to {m.out_features})" for n, m in linear.items())
     fitting = [n for n, m in linear.items() if num_classes is None or m.out_features == num_classes]
+    listed = ", ".join(
+        f"{n} ({linear[n].in_features} to {linear[n].out_features})" for n in fitting or linear
+    )
     wanted = "" if num_classes is None else f" with {num_classes} outputs, one for each class"
     if layer is not None:
+        # A wrapper, as of torch.compile or DataParallel, goes before the names or is gone.
+        layer = next((n for n in linear if _unwrapped(n) == _unwrapped(layer)), layer)
         if layer not in linear:
             raise InputError(
                 f"layer {layer!r} is no linear layer; choose one of {listed or 'none, as there is none'}"
@@ -112,6 +134,10 @@ def find_layer(network: nn.Module, layer: str | None, num_classes: int | None) -
         f"features are what goes into layer {name!r}: {linear[name].in_features} to {linear[name].out_features}"
     )
     return name
+
+
+def _unwrapped(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("_orig_mod.")
 
 
 def _tensors(outputs: Any) -> list[Tensor]:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from oodlib.datasets.own import list_folder
 from oodlib.errors import InputError, tell
+from oodlib.files import fingerprint
 from oodlib.pictures import as_shown, open_picture
 
 Transform = Callable[[Image.Image], Tensor]
@@ -66,6 +67,8 @@ def stream_of(
     """
     if isinstance(images, str | Path):
         return _of_folder(Path(images).expanduser(), transform, class_names, with_labels, background, workers)
+    if isinstance(images, IterableDataset):
+        raise InputError("the images are a data set without a length; give a DataLoader of it")
     if isinstance(images, DataLoader):
         return Stream("data loader", lambda: _of_loader(images, with_labels), _length(images.dataset), None)
     if isinstance(images, Tensor):
@@ -77,9 +80,11 @@ def stream_of(
             "tensor", lambda: ((part, None) for part in images.split(BATCH_SIZE)), len(images), None
         )
     if isinstance(images, np.ndarray):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
+        is_one = images.ndim == 3 and images.shape[2] in (3, 4)  # or three columns of grey, which nobody has
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images) or is_one:
             raise InputError(
-                f"the images are an array of {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C"
+                f"the images are an array of {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C; "
+                "one image is images[None]"
             )
         images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
     items = _Items(images, transform, background, with_labels) if hasattr(images, "__getitem__") else None
@@ -111,7 +116,7 @@ def _of_folder(
     names = [file.relative_to(folder).as_posix() for file in pictures.files]
     stamps = [(name, *_stamp(file)) for name, file in zip(names, pictures.files, strict=True)]
     items = _Files(pictures.files, pictures.labels, transform, background)
-    key = _hash(repr(stamps), transform, background)
+    key = _key([str(folder.resolve()), repr(stamps), background], transform)
     return Stream(folder.name, lambda: _batches(items, workers), len(items), key, names, pictures.labels)
 
 
@@ -120,8 +125,23 @@ def _stamp(file: Path) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
-def _hash(contents: str, transform: Transform, background: str) -> str:
-    return hashlib.blake2b(f"{contents} {transform!r} {background}".encode(), digest_size=8).hexdigest()
+def _key(contents: Sequence[str], transform: Transform) -> str | None:
+    """A hash of what is read and of what the transform makes of it; None where nothing tells."""
+    result = described(transform)
+    if result is None:
+        return None
+    return hashlib.blake2b("\n".join([*contents, result]).encode(), digest_size=8).hexdigest()
+
+
+def described(transform: Transform) -> str | None:
+    """A hash of what a transform makes of a picture of noise, as its name may hide what it does; None where it fails or
+    makes something else each time."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
+    try:
+        first, again = (fingerprint(transformed(noise.copy(), transform).float().numpy()) for _ in range(2))
+    except Exception:  # whatever the transform raises: its own images may be of another kind
+        return None
+    return first if first == again else None
 
 
 def _length(items: Any) -> int | None:
@@ -167,11 +187,17 @@ class _Items(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | None] | InputError:
         image, label = self.images[index], None
-        if isinstance(image, tuple | list):
-            image, label = image[0], (int(image[1]) if self.with_labels else None)
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
         try:
+            if isinstance(image, tuple | list):
+                if len(image) != 2:
+                    raise InputError(
+                        f"item {index} has {len(image)} members, expected an image and its label"
+                    )
+                image, label = image[0], (_label(image[1]) if self.with_labels else None)
+            if isinstance(image, np.ndarray):
+                image = Image.fromarray(image)
+            if isinstance(image, Tensor) and not image.is_floating_point():
+                raise InputError(f"image {index} is a tensor of {image.dtype}; transform it to floats")
             if isinstance(image, Image.Image):
                 image = transformed(as_shown(image, self.background).convert("RGB"), self.transform)
             if not isinstance(image, Tensor):
@@ -180,7 +206,15 @@ class _Items(Dataset):
                 )
         except InputError as error:
             return error
+        except (TypeError, ValueError) as error:
+            return InputError(f"image {index} cannot be taken: {error}")
         return image, label
+
+
+def _label(label: Any) -> int:
+    if int(label) != label:
+        raise InputError(f"a label is {label!r}, expected a whole number")
+    return int(label)
 
 
 def transformed(picture: Image.Image, transform: Transform) -> Tensor:
@@ -223,4 +257,10 @@ def _of_loader(loader: DataLoader, with_labels: bool) -> Iterator[tuple[Tensor, 
             raise InputError(
                 f"the data loader gives {type(images).__name__}, expected float tensors or pairs of them and labels"
             )
-        yield images, (torch.as_tensor(labels).long() if with_labels and labels is not None else None)
+        if with_labels and labels is not None:
+            labels = torch.as_tensor(labels)
+            if labels.is_floating_point() or labels.ndim != 1:
+                raise InputError(
+                    f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected one integer an image"
+                )
+        yield images, (labels.long() if with_labels and labels is not None else None)

@@ -228,6 +228,7 @@ class Detector(nn.Module):
         cls,
         folder: Path,
         device: str | torch.device = "cpu",
+        *,
         network: nn.Module | None = None,
         transform: Callable | None = None,
     ) -> "Detector":
@@ -245,6 +246,8 @@ class Detector(nn.Module):
             from oodlib.classifier.detector import ClassifierDetector  # here, because it builds on this class
 
             return ClassifierDetector.take_back(folder, network, transform)
+        if network is not None and not (folder / "detector.json").is_file():
+            raise InputError(f"{folder} holds no classifier.json; save a detector there")
         if network is not None:
             raise InputError(f"the detector in {folder} holds its own network; give none")
         with storage.reading(folder, "detector") as (config, tensors):
