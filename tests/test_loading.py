@@ -499,6 +499,11 @@ def test_validation_outliers_are_the_same_on_each_call_and_take_colour():
     assert first[-1].key == "clouds" and first[-1].images.shape == (6, 16, 16, 3)
 
 
+def test_validation_outliers_need_two_classes():
+    with pytest.raises(InputError, match="validation images are of one class"):
+        validation_outliers(np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, int))
+
+
 def test_symbols_hold_no_letter_of_the_letters():
     assert not set(SYMBOLS) & set(LETTERS) and len(set(SYMBOLS)) == len(SYMBOLS)
 

@@ -137,7 +137,12 @@ def validation_outliers(images: np.ndarray, labels: np.ndarray) -> list[Evaluati
 
     Returns:
         A set of N images of each kind, by that key.
+
+    Raises:
+        InputError: The images are of one class.
     """
+    if len(np.unique(labels)) < 2:
+        raise InputError("validation images are of one class; validation outliers need two or more")
     count, height, width, channels = images.shape
     rng = np.random.default_rng(NOISE_SEED)
     top, left = height // 2, width // 2
