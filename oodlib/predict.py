@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from oodlib.detection.detector import UNFITTED, Detector
+from oodlib.detection.metrics import is_ood
 from oodlib.detection.scores import SCORES
 from oodlib.errors import InputError, choice, tell
 from oodlib.files import shown, write_csv
@@ -54,7 +55,7 @@ def predict_folder(
     choice("score", score, (None, *SCORES))
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one with pictures")
-    name = score or detector.head.default_score
+    name = score or detector.own_score
     if name not in detector.thresholds:
         raise InputError(UNFITTED)
     notes = Notes(folder)
@@ -66,7 +67,7 @@ def predict_folder(
             "file": names,
             "class": np.array(detector.class_names)[probabilities.argmax(-1)],
             "score": scores[name],
-            "verdict": np.where(scores[name] >= detector.thresholds[name], "ID", "OOD"),
+            "verdict": np.where(is_ood(scores[name], detector.thresholds[name]), "OOD", "ID"),
         }
         tables.append(pd.DataFrame(columns | (scores if all_scores else {})))
     for line in notes.lines():
@@ -166,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print(f"oodlib-predict: {error}", file=sys.stderr)
         return 1
-    score = options.score or detector.head.default_score
+    score = options.score or detector.own_score
     print(
         f"score {score}, threshold {detector.thresholds[score]:.6g}: "
         f"{(table['verdict'] == 'OOD').sum()} of {len(table)} pictures are OOD",

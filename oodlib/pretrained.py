@@ -87,7 +87,7 @@ def build(preset: str, run: Run, folder: Path) -> None:
         detector.fit_scores(train.images, train.labels, val.images, chosen.tpr, SHIPPED_BANK_SIZE)
         detector.save(target)
         scores = score_table(sets, detector.classify, detector.class_names)
-        write_csv(target / "scores.csv", scores[["role", detector.head.default_score]].round(5))
+        write_csv(target / "scores.csv", scores[["role", detector.own_score]].round(5))
         _finish(source, target, "detector")
 
     _write_checksums(folder)

@@ -134,19 +134,21 @@ def test_networks_of_torchvision_are_taken_as_they_are(name):
         torch.testing.assert_close(detector.outputs(images).logits, network(images), rtol=1e-4, atol=1e-5)
 
 
-class InATuple(nn.Module):
-    def __init__(self, network, pack):
+class Followed(nn.Module):
+    """A network and what is done with its logits."""
+
+    def __init__(self, network, follow):
         super().__init__()
-        self.network, self.pack = network, pack
+        self.network, self.follow = network, follow
 
     def forward(self, images):
-        return self.pack(self.network(images))
+        return self.follow(self.network(images))
 
 
 @pytest.mark.parametrize("pack", [lambda x: (x, 2 * x), lambda x: {"logits": x}, lambda x: [x]])
 def test_logits_may_come_in_a_tuple_or_mapping(network, pack):
     images = tensors(DIGITS.test.images[:3])
-    detector = detector_of(InATuple(network, pack))
+    detector = detector_of(Followed(network, pack))
     torch.testing.assert_close(detector.outputs(images).logits, network(images).detach())
 
 
@@ -182,7 +184,7 @@ def test_a_network_that_does_not_fit_is_told_at_its_first_batch(layers, message)
 
 def test_a_layer_without_bias_is_a_cosine_classifier_s(network):
     network[5] = nn.Linear(256, 8, bias=False)
-    assert detector_of(network).head.default_score == "cosine"
+    assert detector_of(network).own_score == "cosine"
 
 
 def test_other_weights_afterwards_are_told(fitted, network):
@@ -641,20 +643,11 @@ class Cosine(nn.Linear):
         )
 
 
-class InPlace(nn.Module):
-    def __init__(self, network, change):
-        super().__init__()
-        self.network, self.change = network, change
-
-    def forward(self, images):
-        return self.change(self.network(images))
-
-
 @pytest.mark.parametrize(
     "network",
     [
         nn.Sequential(nn.Flatten(), Cosine(64, 8)),
-        InPlace(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), lambda x: x.div_(0.05)),
+        Followed(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), lambda x: x.div_(0.05)),
     ],
 )
 def test_logits_that_are_not_the_layer_s_are_refused(network):

@@ -5,7 +5,16 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from oodlib.detection import metrics
-from oodlib.detection.metrics import aupr, auroc, fpr_at_tpr, ood_metrics, resampled_auroc, threshold_at_tpr
+from oodlib.detection.metrics import (
+    aupr,
+    auroc,
+    expected_calibration_error,
+    fpr_at_tpr,
+    is_ood,
+    ood_metrics,
+    resampled_auroc,
+    threshold_at_tpr,
+)
 from oodlib.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -234,3 +243,13 @@ def test_resampled_auroc_is_scikit_learns_with_counts_as_sample_weights():
     ]
     ours = resampled_auroc(RESAMPLED_ID, RESAMPLED_OOD, id_counts, ood_counts)
     assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_a_score_at_the_threshold_is_id_and_nan_is_ood():
+    assert is_ood([1.0, 0.5, 0.4, np.nan, -np.inf], 0.5).tolist() == [False, False, True, True, True]
+
+
+def test_the_calibration_error_is_that_of_bins_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.0, 1.0]])  # right, wrong, right, right
+    expected = (abs((1 - 0.9) + (0 - 0.9)) + (1 - 0.7) + (1 - 1.0)) / 4  # the first two share a bin
+    assert expected_calibration_error(probabilities, [0, 0, 0, 1]) == pytest.approx(expected)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from oodlib import datasets, steps
 from oodlib.datasets.roles import EvaluationSet, Role
@@ -317,3 +318,11 @@ def test_a_damaged_network_is_trained_again(detected, capsys, monkeypatch):
 def test_a_trained_detector_reads_pictures_on_the_background_of_its_run(tmp_path):
     run, settings = Run(str(tmp_path / "run")), small(background="black", outliers="none")
     assert steps.detector(run, settings, TRAIN, VAL, None).background == "black"
+
+
+def test_real_outliers_are_read_on_the_background_of_the_run(tmp_path, made):
+    for name in "abc":
+        Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / f"{name}.png")
+    settings = small(outliers="real", real_outliers=str(tmp_path), background="black", images_per_pair=1)
+    outliers, _ = steps.pool(Run(str(tmp_path / "run")), settings, TRAIN, made[2], made[0])
+    assert len(outliers) and not outliers.images.any()

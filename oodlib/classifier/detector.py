@@ -15,16 +15,16 @@ from oodlib.classifier.features import Features, FeatureStore
 from oodlib.classifier.network import FeatureNetwork
 from oodlib.classifier.report import Report
 from oodlib.classifier.streams import Stream, Transform, described, stream_of, to_unit_range, transformed
-from oodlib.classifier.validation import check_labels, check_tpr, tell_accuracy, tell_promise
+from oodlib.classifier.validation import check_labels, tell_accuracy, tell_promise
 from oodlib.datasets.own import sub_folders
 from oodlib.datasets.roles import ID_TEST, Role
 from oodlib.detection.detector import UNFITTED, Detector
-from oodlib.detection.heads import SoftmaxHead
-from oodlib.detection.metrics import expected_calibration_error
+from oodlib.detection.metrics import check_tpr, expected_calibration_error
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.errors import InputError, choice, tell
 from oodlib.files import read_json, reading, write_json
-from oodlib.pictures import BACKGROUNDS, Notes, as_shown, open_picture
+from oodlib.pictures import BACKGROUNDS, Notes, open_picture
+from oodlib.reports.tables import image_table
 from oodlib.training import fingerprint_weights
 
 ABOUT = "classifier.json"
@@ -60,11 +60,6 @@ class ClassifierDetector(Detector):
                 "no transform: pictures become RGB in [0, 1] at their own size; give that of your validation images"
             )
         self.transform, self.background, self.workers = transform or to_unit_range, background, workers
-        with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
-            self.head = SoftmaxHead(linear.in_features, linear.out_features).to(linear.weight.device)
-        if linear.bias is None:  # a cosine classifier's
-            self.head.default_score = "cosine"
-        self._copy_head()
         self.scores = ScoreSet().to(linear.weight.device)
         self.features_of = FeatureStore(self.backbone, cache)
 
@@ -72,20 +67,26 @@ class ClassifierDetector(Detector):
     def device(self) -> torch.device:
         return self.backbone.device
 
+    @property
+    def own_score(self) -> str:
+        """MSP, or the maximum cosine of a layer without bias, which is a cosine classifier's."""
+        return "msp" if self.backbone.linear.bias is not None else "cosine"
+
     def network_fingerprint(self) -> str:
         """A hash of the network's weights."""
         return fingerprint_weights(self.backbone.network)
 
     def read(self, file: Path, notes: Notes | None = None) -> Tensor:
         """A picture from a file, transformed."""
-        picture = as_shown(open_picture(file, notes), self.background)
-        return transformed(picture.convert("RGB"), self.transform)
+        return transformed(open_picture(file, notes), self.transform, self.background)
 
     def all_features(self, images: Any) -> Tensor:
         """Features (N, D) of any images that `streams.stream_of` takes."""
-        features = self.features_of.of(self._stream(images, with_labels=False)).values.to(self.device)
-        self._copy_head()  # a layer may compute its weights as it runs
-        return features
+        return self.outputs(images).features
+
+    def outputs(self, images: Any) -> Outputs:
+        """What scores are computed from, of any images that `streams.stream_of` takes."""
+        return self._outputs(self.features_of.of(self._stream(images, with_labels=False)))
 
     def fit(
         self, train: Any, val: Any, tpr: float = 0.95, bank_size: int = BANK_SIZE
@@ -166,21 +167,16 @@ class ClassifierDetector(Detector):
             )
             outputs = self._outputs(features)
             probabilities = outputs.logits.double().softmax(-1).cpu().numpy()
-            predicted = probabilities.argmax(1)
-            table = pd.DataFrame(
-                {"set": key, "title": title, "role": str(role), "index": range(len(predicted))}
-            )
-            table["file"] = pd.Series(stream.names, table.index, str) if stream.names else ""
-            table["predicted"] = np.array(self.class_names)[predicted]
-            right = pd.NA if features.labels is None else predicted == features.labels
-            table["correct"] = pd.array(np.broadcast_to(right, len(table)), "boolean")
-            tables.append(table.assign(**self.scores(outputs)))
+            names = np.array(self.class_names)
+            predicted = names[probabilities.argmax(1)]
+            right = None if features.labels is None else names[features.labels]
+            about = {"set": key, "title": title, "role": str(role), "index": range(len(predicted))}
+            table = image_table(about, predicted, right).assign(file="", **self.scores(outputs))
+            tables.append(table.assign(file=stream.names) if stream.names else table)
             if first is None:
                 ece = expected_calibration_error(probabilities, features.labels)
                 first = dict(ece=ece, seconds_per_image=features.seconds / len(table))
-        return Report(
-            pd.concat(tables, ignore_index=True), dict(self.thresholds), self.head.default_score, **first
-        )
+        return Report(pd.concat(tables, ignore_index=True), dict(self.thresholds), self.own_score, **first)
 
     def save(self, folder: Path) -> None:
         """Write scores, thresholds, class names and the fingerprint of the network's weights; not the network."""
@@ -221,14 +217,6 @@ class ClassifierDetector(Detector):
         detector.load_scores(folder)
         return detector
 
-    @torch.no_grad()
-    def _copy_head(self) -> None:
-        """Have the head compute what the layer does, in float32."""
-        linear = self.backbone.linear
-        self.head.weight.copy_(linear.weight)
-        if linear.bias is not None:
-            self.head.bias.copy_(linear.bias)
-
     def _stream(self, images: Any, with_labels: bool = True) -> Stream:
         options = dict(with_labels=with_labels, background=self.background, workers=self.workers)
         return stream_of(images, self.transform, self.class_names, **options)
@@ -236,8 +224,7 @@ class ClassifierDetector(Detector):
     @torch.inference_mode()
     def _outputs(self, features: Features) -> Outputs:
         values = features.values.to(self.device)
-        self._copy_head()  # a layer may compute its weights as it runs
-        return Outputs(values, self.head.logits(values), self.head.weight.detach())
+        return Outputs(values, self.backbone.logits(values), self.backbone.linear.weight.detach().float())
 
     def _labelled(self, noun: str, stream: Stream, every: bool = True) -> Features:
         features = self.features_of.of(stream)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from oodlib.datasets.roles import Role
-from oodlib.detection.metrics import fpr_at_tpr, resampled_auroc
+from oodlib.detection.metrics import fpr_at_tpr, is_ood, resampled_auroc
 from oodlib.errors import InputError, choice
 from oodlib.reports import plots
 from oodlib.reports.names import label, score_axis
@@ -68,7 +68,7 @@ class Report:
                     row |= metrics.loc[(score, key)].drop(["title", "role", "id_accuracy"]).to_dict()
                     draws = resampled_auroc(id_images[score], of_set[score], id_counts, counts[key])
                     row["low"], row["high"] = np.quantile(draws, [0.025, 0.975])
-                row["called_ood"] = float((~(of_set[score] >= threshold)).mean())
+                row["called_ood"] = float(is_ood(of_set[score], threshold).mean())
                 row["accuracy"] = float(of_set["correct"].astype(float).mean())
                 rows.append(row)
         columns = ["auroc", "low", "high", "aupr_in", "aupr_out", "fpr95", "called_ood", "accuracy"]

@@ -164,8 +164,7 @@ class _Files(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | None] | InputError:
         try:
-            picture = as_shown(open_picture(self.files[index]), self.background).convert("RGB")
-            image = transformed(picture, self.transform)
+            image = transformed(open_picture(self.files[index]), self.transform, self.background)
         except InputError as error:
             return error
         return image, None if self.labels is None else int(self.labels[index])
@@ -199,7 +198,7 @@ class _Items(Dataset):
             if isinstance(image, Tensor) and not image.is_floating_point():
                 raise InputError(f"image {index} is a tensor of {image.dtype}; transform it to floats")
             if isinstance(image, Image.Image):
-                image = transformed(as_shown(image, self.background).convert("RGB"), self.transform)
+                image = transformed(image, self.transform, self.background)
             if not isinstance(image, Tensor):
                 raise InputError(
                     f"image {index} is a {type(image).__name__}, expected a PIL image or a tensor"
@@ -217,9 +216,13 @@ def _label(label: Any) -> int:
     return int(label)
 
 
-def transformed(picture: Image.Image, transform: Transform) -> Tensor:
-    """A picture as the network takes it; a transform that gives no tensor is an `InputError`."""
-    image = transform(picture)
+def transformed(picture: Image.Image, transform: Transform, background: str = "white") -> Tensor:
+    """A picture as the network takes it: as a viewer shows it, in RGB, transformed.
+
+    Raises:
+        InputError: The transform gives no tensor, or see `pictures.as_shown`.
+    """
+    image = transform(as_shown(picture, background).convert("RGB"))
     if not isinstance(image, Tensor):
         raise InputError(
             f"the transform gives a {type(image).__name__}, expected a tensor; end it with ToTensor()"

@@ -9,12 +9,6 @@ from scipy.optimize import linear_sum_assignment
 from oodlib.errors import InputError, tell
 
 
-def check_tpr(tpr: float) -> None:
-    """Raise `InputError` unless it is a share above 0."""
-    if not isinstance(tpr, int | float) or not 0 < tpr <= 1:
-        raise InputError(f"tpr is {tpr!r}, expected a share above 0 and at most 1")
-
-
 def check_labels(noun: str, labels: np.ndarray, class_names: Sequence[str], every: bool = True) -> None:
     """Raise `InputError` if labels, integers (N,), are not those of the classes or, where `every`, a class has none."""
     if labels.min() < 0 or labels.max() >= len(class_names):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from oodlib import storage
 from oodlib.detection.heads import make_head
+from oodlib.detection.metrics import is_ood
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.device import autocast, evaluating, images_at_once
 from oodlib.errors import InputError, choice
@@ -110,6 +111,11 @@ class Detector(nn.Module):
         return self.mean.device
 
     @property
+    def own_score(self) -> str:
+        """The score that is taken if none is named: its head's."""
+        return self.head.default_score
+
+    @property
     def thresholds(self) -> dict[str, float]:
         """Of each fitted score; an image whose score is below is OOD."""
         return self.scores.thresholds
@@ -191,12 +197,11 @@ class Detector(nn.Module):
         if name not in self.thresholds:
             raise InputError(UNFITTED)
         probabilities, scores = self.classify(images)
-        is_id = scores[name] >= self.thresholds[name]  # which NaN is not
-        return Prediction(probabilities.argmax(-1), ~is_id, scores[name])
+        return Prediction(probabilities.argmax(-1), is_ood(scores[name], self.thresholds[name]), scores[name])
 
     def _score_name(self, score: str | None) -> str:
         choice("score", score, (None, *self.scores))
-        return score or self.head.default_score
+        return score or self.own_score
 
     def network_fingerprint(self) -> str:
         """A hash of the weights of backbone and head."""

@@ -20,8 +20,9 @@ def _scores(name: str, values: ArrayLike) -> np.ndarray:
     return values
 
 
-def _share(tpr: float) -> None:
-    if not 0 < tpr <= 1:
+def check_tpr(tpr: float) -> None:
+    """Raise `InputError` unless it is a share above 0."""
+    if not isinstance(tpr, int | float) or not 0 < tpr <= 1:
         raise InputError(f"tpr is {tpr!r}, expected a share above 0 and at most 1")
 
 
@@ -47,7 +48,7 @@ def _average_precision(true: np.ndarray, false: np.ndarray) -> float:
 
 
 def _fpr_at_tpr(true: np.ndarray, false: np.ndarray, tpr: float) -> float:
-    _share(tpr)
+    check_tpr(tpr)
     return float(false[np.argmax(true / true[-1] >= tpr)] / false[-1])
 
 
@@ -121,9 +122,14 @@ def threshold_at_tpr(val_scores: ArrayLike, tpr: float = 0.95) -> float:
     It is the `ceil(tpr (n + 1))`-th largest of n scores, the conformal quantile, which keeps `tpr` of unseen
     ID data in expectation too; never beyond the smallest score.
     """
-    _share(tpr)
+    check_tpr(tpr)
     scores = np.sort(_scores("val_scores", val_scores))[::-1]
     return float(scores[min(math.ceil(tpr * (len(scores) + 1)), len(scores)) - 1])
+
+
+def is_ood(scores: ArrayLike, threshold: float) -> np.ndarray:
+    """Whether each score is below the threshold, or NaN, which is never accepted as ID; bool (N,)."""
+    return ~(np.asarray(scores) >= threshold)
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:

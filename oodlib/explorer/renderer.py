@@ -19,6 +19,7 @@ import torch
 from oodlib.datasets.roles import Role
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
+from oodlib.detection.metrics import is_ood
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import pair_weights
 from oodlib.diffusion.sample import sample
@@ -64,7 +65,7 @@ class Verdict(NamedTuple):
     @property
     def is_ood(self) -> np.ndarray:
         """bool (N,); NaN is OOD."""
-        return ~(self.scores >= self.threshold)
+        return is_ood(self.scores, self.threshold)
 
 
 class Superseded(Exception):
@@ -156,7 +157,7 @@ class Renderer:
         """Scores of the ID test set and of all OOD sets together, and the threshold, by the detectors' outliers."""
         tests = {}
         for outliers, detector in self._load(name).items():
-            own = detector.head.default_score
+            own = detector.own_score
             path = self.detectors[name][outliers] / "scores.csv"
             if not path.is_file():
                 raise InputError(f"{path} is not there; train the detector with notebook 03_train_detector")
@@ -198,7 +199,7 @@ class Renderer:
 
     @staticmethod
     def _judge(detector: Detector, images: np.ndarray) -> Verdict:
-        own = detector.head.default_score
+        own = detector.own_score
         probabilities, scores = detector.classify(images)
         top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
         probabilities = np.take_along_axis(probabilities, top, axis=1)

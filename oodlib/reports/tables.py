@@ -45,15 +45,28 @@ def score_table(
         count = min(len(images), images_per_set or len(images))
         index = np.arange(count) * len(images) // count
         probabilities, scores = classify(images[index])
-        table = pd.DataFrame({"set": key, "title": title, "role": str(role), "index": index})
-        table["predicted"] = pd.Series(np.nan, table.index, str)
-        table["correct"] = pd.Series(pd.NA, table.index, "boolean")
-        if probabilities is not None:
-            table["predicted"] = np.array(class_names)[probabilities.argmax(-1)]
-            if labels is not None:
-                table["correct"] = (table["predicted"] == np.array(names)[labels[index]]).astype("boolean")
-        tables.append(table.assign(**scores))
+        about = {"set": key, "title": title, "role": str(role), "index": index}
+        predicted = None if probabilities is None else np.array(class_names)[probabilities.argmax(-1)]
+        right = None if labels is None else np.array(names)[labels[index]]
+        tables.append(image_table(about, predicted, right).assign(**scores))
     return pd.concat(tables, ignore_index=True)
+
+
+def image_table(
+    about: Mapping[str, object], predicted: np.ndarray | None, right: np.ndarray | None
+) -> pd.DataFrame:
+    """The columns of `score_table` that are no scores: a row for each image of a set.
+
+    Args:
+        about: `set`, `title`, `role` and `index`.
+        predicted, right: Class names (N,), None where there are none.
+    """
+    table = pd.DataFrame(about)
+    table["predicted"] = pd.Series(np.nan if predicted is None else predicted, table.index, str)
+    table["correct"] = pd.Series(pd.NA, table.index, "boolean")
+    if predicted is not None and right is not None:
+        table["correct"] = (table["predicted"] == right).astype("boolean")
+    return table
 
 
 def id_and_ood(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:

@@ -44,10 +44,8 @@ def pool(
         denoiser = Denoiser.load(models.denoiser, default_device())
         check_classes(denoiser, train)
     if "real_images" in source.takes:
-        shape = settings.image_shape
-        real_images = datasets.load(
-            settings.real_outliers, "all", image_shape=shape, with_labels=False
-        ).images
+        look = dict(image_shape=settings.image_shape, background=settings.background)
+        real_images = datasets.load(settings.real_outliers, "all", with_labels=False, **look).images
     run.claim(settings)
     # What the source brings stands between the defaults and what was chosen; None leaves it to `fill` and the source.
     options = {**settings.values(Pool, Sampling), **source.settings, **settings.chosen(Pool, Sampling)}

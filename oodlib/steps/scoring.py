@@ -79,7 +79,7 @@ def score_detector(
     step = Step(folder, FILES["tables"], made_with, MARKS[2])
     with step.todo() as is_missing:
         if is_missing:
-            about = about_detector(settings, settings.head, detector.head.default_score)
+            about = about_detector(settings, settings.head, detector.own_score)
             scores, on_validation = (
                 score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
             )
