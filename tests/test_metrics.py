@@ -253,3 +253,8 @@ def test_the_calibration_error_is_that_of_bins_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.0, 1.0]])  # right, wrong, right, right
     expected = (abs((1 - 0.9) + (0 - 0.9)) + (1 - 0.7) + (1 - 1.0)) / 4  # the first two share a bin
     assert expected_calibration_error(probabilities, [0, 0, 0, 1]) == pytest.approx(expected)
+
+
+def test_a_bin_of_the_calibration_error_holds_its_upper_end():
+    # Of 15 bins 0.6 ends one and 0.65 is in the next: a right and a wrong one do not cancel.
+    assert expected_calibration_error([[0.6, 0.4], [0.65, 0.35]], [0, 1]) == pytest.approx((0.4 + 0.65) / 2)
