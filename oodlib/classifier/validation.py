@@ -27,9 +27,8 @@ def tell_accuracy(predicted: np.ndarray, labels: np.ndarray, class_names: Sequen
     """Print the accuracy, and where it is hardly better than chance the order of the names that would fit best."""
     accuracy, count = (predicted == labels).mean(), len(class_names)
     tell(f"accuracy on {len(labels)} validation images: {accuracy:.1%}")
-    low = min(
-        2 / count, (1 + 1 / count) / 2
-    )  # twice chance; of two or three classes, half-way from chance to 1
+    # Twice chance; of two or three classes, half-way from chance to 1.
+    low = min(2 / count, (1 + 1 / count) / 2)
     if accuracy >= low:
         return
     confusion = np.zeros((count, count), np.int64)
