@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # it takes 0.2 s to import
 
 # Columns of tables that hold names. They are read as they were written: a class may be called 007 and a set NA.
 NAME_COLUMNS = (
-    *("set", "ood_set", "title", "role", "classes", "predicted"),
+    *("set", "ood_set", "title", "role", "file", "classes", "label", "predicted"),
     *("preset", "head", "outliers", "own_score", "score", "metric"),
 )
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the text begins that stands for a large file

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from oodlib.errors import InputError, tell
 from oodlib.files import atomic, lock, place, read_csv, read_json, reading, shown, try_writing, write_json
@@ -88,7 +89,9 @@ class Run:
 
     def detector(self, head: str, outliers: str, seed: int) -> Path:
         """The folder of one detector: its weights, statistics, per-image scores and metrics."""
-        return self.detectors / f"{head}-{outliers}" / f"seed{seed}"
+        return (
+            self.detectors / quote(f"{head}-{outliers}", safe=" ") / f"seed{seed}"
+        )  # a name may be ViT-B/16
 
     def require(self, path: Path, notebook: str, **parameters: object) -> Path:
         """`path`, if it is there; else an error that names the notebook which makes it, with these parameters."""
@@ -189,6 +192,8 @@ def _again(notebook: str) -> str:
 
 def _scored_by(path: Path) -> str:
     """What to do about a damaged file of a detector's folder."""
+    if (path.parent / "classifier.json").is_file():
+        return "call steps.score_detector again with the network"
     is_denoiser = path.parent.parent.name == f"{DENOISER}-none"
     return _again("07_denoiser_scores" if is_denoiser else "03_train_detector")
 

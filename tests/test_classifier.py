@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -543,6 +544,23 @@ def test_pictures_and_pairs_are_one_set_and_a_list_of_sets_is_several(fitted, fo
     assert found.to_dict() == {"ID test": 361, "list": 9, "pairs": 9}
     both = fitted.evaluate(folders / "test", far=[folders / "letters", folders / "held_out"]).sets["title"]
     assert set(both) == {"ID test", "letters", "held_out"}
+
+
+def test_an_image_set_is_one_set_with_its_own_order_of_classes(network, capsys):
+    detector = detector_of(network, class_names=NAMES)
+    turned = DIGITS.val._replace(labels=7 - DIGITS.val.labels, class_names=tuple(NAMES[::-1]))
+    detector.fit(DIGITS.train, turned)
+    assert re.search(r"accuracy on 216 validation images: 9\d\.\d%", capsys.readouterr().out)
+    report = detector.evaluate(DIGITS.test, near=datasets.load("held_out"))
+    assert report.scores.groupby("title").size().to_dict() == {"ID test": 361, "ImageSet": 354}
+    assert report.scores["label"][:361].tolist() == [NAMES[i] for i in DIGITS.test.labels]
+    assert report.scores["label"][361:].isna().all()
+
+
+def test_an_image_set_of_another_class_is_refused(network):
+    other = DIGITS.val._replace(class_names=(*NAMES[:7], "nine"))
+    with pytest.raises(InputError, match="the images are of class nine, which is none of 0, 1"):
+        detector_of(network).fit(DIGITS.train, other)
 
 
 def test_a_detector_that_is_not_fitted_says_so(network, folders):

@@ -104,8 +104,8 @@ def test_msp_is_pytorch_oods_max_softmax():
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
 def test_energy_is_scipys_logsumexp(scale):
-    logits = normal(50, 10, scale=scale)
-    np.testing.assert_allclose(energy(logits).numpy(), logsumexp(logits.double().numpy(), 1), rtol=1e-12)
+    logits = normal(50, 10, scale=scale).double()
+    np.testing.assert_allclose(energy(logits).numpy(), logsumexp(logits.numpy(), 1), rtol=1e-12)
 
 
 def test_energy_is_pytorch_oods_with_the_sign_flipped():
@@ -182,6 +182,16 @@ def test_mahalanobis_is_pytorch_oods_but_for_the_factor_minus_2n():
     theirs = pytorch_ood.Mahalanobis(None).fit_features(features, labels).predict_features(features)
     ours = fit_mahalanobis(features, labels, 3)(features)
     torch.testing.assert_close(ours, -2 * len(features) * theirs.double(), rtol=1e-3, atol=1e-3)
+
+
+def test_mahalanobis_of_too_many_features_is_left_out_and_told(monkeypatch, capsys):
+    features, labels = clusters()
+    monkeypatch.setattr(SCORES["mahalanobis"], "LARGEST", features.shape[1] - 1)
+    outputs = Outputs(features, features[:, :3], torch.eye(3, features.shape[1]))
+    scores = ScoreSet()
+    scores.fit(outputs, labels, outputs, 0.95, 100)
+    assert "mahalanobis" not in scores.thresholds and "knn" in scores.thresholds
+    assert "score mahalanobis is left out: 5 features are more than 4" in capsys.readouterr().out
 
 
 def test_mahalanobis_of_a_class_mean_is_0():

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from oodlib import datasets, steps
 from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.detection import scores as score_registry
+from oodlib.detection.detector import Detector
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json
 from oodlib.images import ImageSet
@@ -16,7 +18,11 @@ from oodlib.marks import MARKS
 from oodlib.outliers import sources
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
+from oodlib.reports.names import label
+from oodlib.reports.summary import group_table
+from oodlib.reports.tables import COLUMNS, markdown, ordered
 from oodlib.runs import Run
+from oodlib.seeds import initial_weights
 from oodlib.steps import pools
 from oodlib.steps.pools import early_denoiser
 
@@ -187,6 +193,54 @@ def detect(run, sets=SETS, train=TRAIN, val=VAL, pool=None, **values):
     detector = steps.detector(run, chosen, train, val, pool)
     steps.score_detector(run, chosen, detector, sets, VALIDATION)
     return detector
+
+
+@pytest.fixture(scope="module")
+def own_network():
+    """A detector around a network of one's own."""
+    with initial_weights(0, "a network of one's own"):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 3))
+    detector = Detector.from_classifier(network, layer="3", class_names=TRAIN.class_names, workers=0)
+    return detector.fit(TRAIN, VAL), network
+
+
+@pytest.mark.parametrize("name", ["my network", "ViT-B/16 (21k)", "100%"])
+def test_a_network_of_one_s_own_is_a_row_of_the_same_tables_under_any_name(detected, own_network, name):
+    detector, network = own_network
+    steps.score_detector(detected, small(), detector, SETS, VALIDATION, name=name)
+    results = ordered(detected.tables("metrics"))[COLUMNS]
+    assert results["head"].unique().tolist() == ["arcface", name]
+    assert set(results.loc[results["head"] == name, "outliers"]) == {"none"}
+    assert label(name) in markdown(group_table(results))
+    assert detected.unequal_settings() == {}
+    scores = detected.tables("scores")
+    own = scores[scores["head"] == name]
+    assert detected.thresholds(own) == {"none": detector.thresholds["msp"]}
+    again = Detector.load(detected.detector(name, "none", 0), network=network)
+    np.testing.assert_allclose(again.score(TEST.images), own.loc[own["set"] == "id_test", "msp"], rtol=1e-6)
+
+
+def test_a_network_of_one_s_own_is_scored_once(detected, own_network, capsys):
+    detector, _ = own_network
+    for _ in range(2):
+        steps.score_detector(detected, small(), detector, SETS, VALIDATION, name="mine")
+    assert "scores.csv was made with these settings and is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("softmax", "as a head is; give it another name"), ("denoiser", "another name"), (" ", "is empty")],
+)
+def test_a_network_of_one_s_own_takes_no_head_s_name(detected, own_network, name, message):
+    with pytest.raises(InputError, match=message):
+        steps.score_detector(detected, small(), own_network[0], SETS, VALIDATION, name=name)
+
+
+def test_damaged_scores_of_a_network_of_one_s_own_are_told_with_what_to_do(detected, own_network):
+    steps.score_detector(detected, small(), own_network[0], SETS, VALIDATION, name="mine")
+    (detected.detector("mine", "none", 0) / "metrics.csv").write_text("")
+    with pytest.raises(InputError, match=r"call steps\.score_detector again with"):
+        detected.tables("metrics")
 
 
 def steps_made(run, capsys, monkeypatch, **options) -> set[str]:

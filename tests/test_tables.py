@@ -34,7 +34,7 @@ def scores(digits) -> pd.DataFrame:
 
 
 def test_the_score_table_has_a_row_for_each_image_and_a_column_for_each_score(scores):
-    identity = ["set", "title", "role", "index", "predicted", "correct"]
+    identity = ["set", "title", "role", "index", "label", "predicted", "correct"]
     assert list(scores.columns) == [*identity, *SCORES]
     assert scores["set"].value_counts().to_dict() == {"id_test": 361, "letters": 50}
     assert scores.groupby("set")["role"].unique().map(list).to_dict() == {

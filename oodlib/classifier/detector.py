@@ -23,6 +23,7 @@ from oodlib.detection.metrics import check_tpr, expected_calibration_error
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.errors import InputError, choice, tell
 from oodlib.files import read_json, reading, write_json
+from oodlib.images import ImageSet
 from oodlib.pictures import BACKGROUNDS, Notes, open_picture
 from oodlib.reports.tables import image_table
 from oodlib.training import fingerprint_weights
@@ -240,7 +241,8 @@ def _named(sets: Any) -> Mapping[str, Any]:
     """OOD sets by title: a path's last part, else what kind of stream it is."""
     if isinstance(sets, Mapping):
         return sets
-    if not isinstance(sets, tuple | list) or any(isinstance(item, Image.Image | tuple) for item in sets[:1]):
+    is_list = isinstance(sets, tuple | list) and not isinstance(sets, ImageSet)
+    if not is_list or any(isinstance(item, Image.Image) or type(item) is tuple for item in sets[:1]):
         sets = [sets]
     named: dict[str, Any] = {}
     for images in sets:

@@ -32,7 +32,8 @@ class Report:
     """
 
     scores: pd.DataFrame
-    """Every score of every image, with `set`, `title`, `role`, `index`, `file`, `predicted` and `correct`."""
+    """Every score of every image, with `set`, `title`, `role`, `index`, `file`, `label`, `predicted` and
+    `correct`."""
     thresholds: dict[str, float]
     """Of each score, from ID validation images."""
     own_score: str
@@ -52,7 +53,7 @@ class Report:
         """Each score on each set: `auroc` with its 95 % interval `low` and `high` over images, `aupr_in`, `aupr_out`
         and `fpr95` of OOD sets; `called_ood` at the threshold of all; `accuracy` of ID images, shifted ones too."""
         id_images, ood_sets = id_and_ood(self.scores)
-        metrics = metric_table(self.scores.drop(columns="file")).set_index(["score", "ood_set"])
+        metrics = metric_table(self.scores).set_index(["score", "ood_set"])
         random, rows = np.random.default_rng(0), []
         counts = {key: _resamples(random, len(of_set)) for key, of_set in self._by_set().items()}
         id_counts = counts[id_images["set"].iloc[0]]

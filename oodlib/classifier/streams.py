@@ -15,6 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from oodlib.datasets.own import list_folder
 from oodlib.errors import InputError, tell
 from oodlib.files import fingerprint
+from oodlib.images import ImageSet
 from oodlib.pictures import as_shown, open_picture
 
 Transform = Callable[[Image.Image], Tensor]
@@ -56,8 +57,8 @@ def stream_of(
 
     Args:
         images: A folder, by its path, with a sub-folder for each class where there are labels; a `Dataset` or
-            `DataLoader`, of images or of pairs of image and label; PIL images; a uint8 array (N, H, W, C) or
-            (N, H, W); or a tensor (N, ...) of floats, which is taken as transformed.
+            `DataLoader`, of images or of pairs of image and label; an `ImageSet`; PIL images; a uint8 array
+            (N, H, W, C) or (N, H, W); or a tensor (N, ...) of floats, which is taken as transformed.
         transform: Of PIL images; tensors that a data set or a loader gives are taken as transformed.
         with_labels: Whether sub-folders and second members of pairs are labels.
         workers: Processes that read a folder or a `Dataset`.
@@ -71,6 +72,8 @@ def stream_of(
         raise InputError("the images are a data set without a length; give a DataLoader of it")
     if isinstance(images, DataLoader):
         return Stream("data loader", lambda: _of_loader(images, with_labels), _length(images.dataset), None)
+    if isinstance(images, ImageSet):
+        return _of_image_set(images, transform, class_names, with_labels, background)
     if isinstance(images, Tensor):
         if not images.is_floating_point():
             raise InputError(
@@ -86,7 +89,6 @@ def stream_of(
                 f"the images are an array of {images.dtype} of shape {images.shape}, expected uint8, N x H x W x C; "
                 "one image is images[None]"
             )
-        images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
     items = _Items(images, transform, background, with_labels) if hasattr(images, "__getitem__") else None
     if items is None or not len(items):
         raise InputError(
@@ -96,6 +98,26 @@ def stream_of(
     is_dataset = isinstance(images, Dataset)
     title = "data set" if is_dataset else "images"
     return Stream(title, lambda: _batches(items, workers if is_dataset else 0), len(items), None)
+
+
+def _of_image_set(
+    images: ImageSet,
+    transform: Transform,
+    class_names: Sequence[str],
+    with_labels: bool,
+    background: str,
+) -> Stream:
+    items, labels = images.images, None
+    if with_labels and images.labels is not None:
+        unknown = [name for name in images.class_names if name not in class_names]
+        if unknown:
+            raise InputError(
+                f"the images are of class {unknown[0]}, which is none of {', '.join(class_names)}"
+            )
+        labels = np.array([class_names.index(name) for name in images.class_names])[images.labels]
+        items = list(zip(images.images, labels.tolist(), strict=True))
+    dataset = _Items(items, transform, background, with_labels)
+    return Stream("images", lambda: _batches(dataset, 0), len(items), None, None, labels)
 
 
 def _of_folder(
@@ -194,7 +216,7 @@ class _Items(Dataset):
                     )
                 image, label = image[0], (_label(image[1]) if self.with_labels else None)
             if isinstance(image, np.ndarray):
-                image = Image.fromarray(image)
+                image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
             if isinstance(image, Tensor) and not image.is_floating_point():
                 raise InputError(f"image {index} is a tensor of {image.dtype}; transform it to floats")
             if isinstance(image, Image.Image):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from oodlib import storage
 from oodlib.detection.metrics import threshold_at_tpr
-from oodlib.errors import InputError
+from oodlib.errors import InputError, tell
 
 ROWS = 8192  # features of so many images are in float64 at once
 BANK_SIZE = 5000  # training images that a score keeps at most, unless told otherwise
@@ -86,7 +86,7 @@ class Energy(Score, name="energy"):
     """Negative energy `logsumexp_j l_j` at temperature 1 (Liu et al. 2020, arXiv 2010.03759)."""
 
     def forward(self, outputs: Outputs) -> Tensor:
-        return outputs.logits.double().logsumexp(-1)
+        return outputs.logits.logsumexp(-1).double()
 
 
 class MaxCosine(Score, name="cosine"):
@@ -107,12 +107,21 @@ class Mahalanobis(Score, name="mahalanobis"):
     """
 
     statistics = ("whitening", "means")
+    LARGEST = 10_000
+    """Features at most: so many have a covariance of 0.8 GB."""
     whitening: Tensor
     """L^-1, (D, D) float64."""
     means: Tensor
     """Whitened class means L^-1 mu_c, (C, D) float64."""
 
     def fit(self, train: Outputs, labels: Tensor, bank_size: int = BANK_SIZE) -> None:
+        if train.features.shape[1] > self.LARGEST:
+            self.whitening = self.means = None
+            tell(
+                f"score mahalanobis is left out: {train.features.shape[1]} features are more than {self.LARGEST}, and "
+                "their covariance would not fit into memory"
+            )
+            return
         classes = range(len(train.class_weights))
         means = torch.stack([train.features[labels == c].double().mean(0) for c in classes])
         covariance = torch.zeros_like(means[0]).diag()

@@ -15,7 +15,16 @@ from oodlib.reports.names import NAMES, label
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
 DETECTOR_KEY = ["head", "outliers", "seed"]
 DETECTOR_COLUMNS = ["preset", *DETECTOR_KEY, "own_score"]  # what a table says of that which scored
-IMAGE_COLUMNS = ["set", "title", "role", "index", "predicted", "correct"]  # and of each image
+IMAGE_COLUMNS = [
+    "set",
+    "title",
+    "role",
+    "index",
+    "file",
+    "label",
+    "predicted",
+    "correct",
+]  # and of each image
 COLUMNS = [*DETECTOR_COLUMNS, "score", "ood_set", "title", "role", *METRICS, "id_accuracy"]
 OOD_ROLES = [role for role in Role if role.is_ood]
 
@@ -37,8 +46,8 @@ def score_table(
         images_per_set: Score at most this many images of each set, evenly spaced; None for all.
 
     Returns:
-        Columns `set` (its key), `title`, `role`, `index` (in the set), `predicted` (a class name), `correct` (missing,
-        as `predicted`, where nothing is classified or the set has no labels) and one for each score.
+        Columns `set` (its key), `title`, `role`, `index` (in the set), `label` and `predicted` (class names), `correct`
+        (missing, as they are, where nothing is classified or the set has no labels) and one for each score.
     """
     tables = []
     for key, title, role, images, labels, names in sets:
@@ -53,19 +62,20 @@ def score_table(
 
 
 def image_table(
-    about: Mapping[str, object], predicted: np.ndarray | None, right: np.ndarray | None
+    about: Mapping[str, object], predicted: np.ndarray | None, labels: np.ndarray | None
 ) -> pd.DataFrame:
     """The columns of `score_table` that are no scores: a row for each image of a set.
 
     Args:
         about: `set`, `title`, `role` and `index`.
-        predicted, right: Class names (N,), None where there are none.
+        predicted, labels: Class names (N,), None where there are none.
     """
     table = pd.DataFrame(about)
-    table["predicted"] = pd.Series(np.nan if predicted is None else predicted, table.index, str)
+    for column, names in (("label", labels), ("predicted", predicted)):
+        table[column] = pd.Series(np.nan if names is None else names, table.index, str)
     table["correct"] = pd.Series(pd.NA, table.index, "boolean")
-    if predicted is not None and right is not None:
-        table["correct"] = (table["predicted"] == right).astype("boolean")
+    if predicted is not None and labels is not None:
+        table["correct"] = (table["predicted"] == table["label"]).astype("boolean")
     return table
 
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from oodlib.datasets.roles import EvaluationSet
 from oodlib.detection.detector import Detector
+from oodlib.detection.heads import HEADS
 from oodlib.detection.metrics import threshold_at_tpr
 from oodlib.detection.scores import SCORES
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.scores import DENOISER_SCORES
-from oodlib.errors import tell
+from oodlib.errors import InputError, one_line, tell
 from oodlib.files import Damaged, fingerprint, write_csv, write_json, writing
 from oodlib.images import ImageSet
 from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
@@ -45,6 +46,14 @@ def detector(
     return Detector.load(folder, default_device())
 
 
+def choose_name(name: str) -> None:
+    """Raise `InputError` unless a network of one's own can be called that."""
+    if name in HEADS or name == DENOISER:
+        raise InputError(f"a network of one's own is called {name}, as a head is; give it another name")
+    if not name.strip() or one_line(name) != name:
+        raise InputError(f"the name {name!r} is empty or has control characters; give another")
+
+
 def _remove_damaged_scores(folder: Path) -> None:
     """Remove scores that are not as they were fitted, since a network is read together with its scores."""
     mark = folder / MARKS[1]
@@ -65,21 +74,33 @@ def score_detector(
     detector: Detector,
     sets: Sequence[EvaluationSet],
     validation: Sequence[EvaluationSet],
+    name: str | None = None,
 ) -> None:
     """Write the scores of every image, and the metrics on test sets and on validation outliers.
 
     Args:
         sets: ID test images and OOD sets.
         validation: ID validation images and validation outliers.
+        name: Of a network of one's own (see `Detector.from_classifier`), to stand in the place of a head, without
+            outliers, in the run's tables and figures. None for the run's detector of these settings.
+
+    Raises:
+        InputError: The name is a head's, or the run is of something else.
     """
-    folder = run.detector(settings.head, settings.outliers, settings.seed)
+    if name is not None:
+        choose_name(name)
+        run.claim(settings)
+    head, outliers = (settings.head, settings.outliers) if name is None else (name, "none")
+    folder = run.detector(head, outliers, settings.seed)
     made_with = {"scores": list(detector.thresholds), "statistics": fingerprint_weights(detector.scores)}
     made_with |= {"detector": detector.network_fingerprint(), "class_names": list(detector.class_names)}
     made_with |= contents_of_sets(*sets, *validation)
     step = Step(folder, FILES["tables"], made_with, MARKS[2])
     with step.todo() as is_missing:
         if is_missing:
-            about = about_detector(settings, settings.head, detector.own_score)
+            about = about_detector(settings, head, outliers, detector.own_score)
+            if name is not None:
+                detector.save(folder)
             scores, on_validation = (
                 score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
             )
@@ -117,7 +138,7 @@ def score_by_denoiser(
             scores, on_validation = (
                 score_table(of, classify, images_per_set=settings.images_per_set) for of in (sets, [val])
             )
-            about = about_detector(settings, DENOISER, next(iter(DENOISER_SCORES)))
+            about = about_detector(settings, DENOISER, "none", next(iter(DENOISER_SCORES)))
             thresholds = {
                 name: threshold_at_tpr(on_validation[name], settings.tpr) for name in DENOISER_SCORES
             }
@@ -134,7 +155,6 @@ def contents_of_sets(*sets: EvaluationSet) -> dict[str, Any]:
     return {"sets": {key: fingerprint(*(a for a in of if a is not None)) for key, of in arrays.items()}}
 
 
-def about_detector(settings: Settings, head: str, own_score: str) -> dict[str, Any]:
+def about_detector(settings: Settings, head: str, outliers: str, own_score: str) -> dict[str, Any]:
     """The columns of a table that say what scored."""
-    outliers = "none" if head == DENOISER else settings.outliers
     return dict(preset=settings.preset, head=head, outliers=outliers, seed=settings.seed, own_score=own_score)
