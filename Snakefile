@@ -3,7 +3,7 @@
     snakemake --cores all                                       the digits run, into runs/digits
     snakemake --cores all --config 'heads=[arcface]' run=mine   some heads only, into runs/mine
     snakemake --cores all --config preset=cifar10               the paper's experiment, into runs/cifar10
-    snakemake --cores all --config outliers=all run=study 'seeds=[0,1,2,3,4]'   every source of outliers, compared
+    make study                                                  what outliers teach, with controls, into runs/study
     snakemake --profile profiles/slurm                          the same on a cluster
 
 Each rule hands its parameters to papermill. The executed notebook is the rule's log and stays when it fails.
@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 from snakemake.utils import min_version
 
+from oodlib.conditions import REPEATED, STUDY, parse
 from oodlib.errors import InputError, choice
 from oodlib.files import try_writing
 from oodlib.marks import FILES, MARKS
@@ -31,13 +32,14 @@ from oodlib.settings import STEPS, Settings, own_fields
 
 min_version("9.0")
 
+PLANS = {"study": STUDY, "repeated": REPEATED}  # lists of conditions by name
 CAUSES = ".snakemake/causes.txt"  # why notebooks of the last call failed, a line each
 
 def listed(key):
-    """A configured list, None where there is none; one text stands for a list of one, and Snakemake may give numbers
-    of a list on the command line as text."""
+    """A configured list, None where there is none; one text stands for a list of one or for a plan, and Snakemake may
+    give numbers of a list on the command line as text."""
     values = config.get(key)
-    if isinstance(values, str) and values != "all" and not values.startswith("["):
+    if isinstance(values, str) and values not in PLANS and not values.startswith("["):
         values = [values]
     if isinstance(values, list):
         return [int(value) if key == "seeds" and str(value).isdigit() else value for value in values]
@@ -45,11 +47,19 @@ def listed(key):
 
 
 def options(step):
-    """The settings of a step in the configuration, by name."""
+    """The settings of a step in the configuration, by name; Snakemake gives numbers on the command line as text."""
     values = config.get(step) or {}
     if not isinstance(values, dict):
         raise InputError(f"{step} = {values!r}, expected values by name, such as --config '{step}={{name: value}}'")
-    return values
+    texts = {name for name, field in Settings.model_fields.items() if field.annotation is str}
+    return {name: value if name in texts else read(value) for name, value in values.items()}
+
+
+def read(value):
+    """A number or a list of numbers that may have come as text."""
+    if isinstance(value, list):
+        return [read(item) for item in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 # Only names that are in these lists, and so no code, reach papermill as names of parameters.
@@ -66,8 +76,6 @@ try:
         values |= options(step)
     common = {name: value for name, value in values.items() if name not in of_heads}
     chosen = make_settings(**plan, heads=listed("heads"), seeds=listed("seeds"), **common)
-    for head in chosen.heads:
-        make_settings(**plan, head=head, **values)
     run = str(Run(chosen.run).folder)
     if set(run) & set("{}"):
         raise InputError(
@@ -76,15 +84,19 @@ try:
     outliers = listed("outliers")
     if outliers is None:
         outliers = ["none", chosen.outliers]
-    if outliers == "all":
-        outliers = list(SOURCES)
+    if isinstance(outliers, str) and outliers in PLANS:
+        outliers = list(PLANS[outliers])
     if not isinstance(outliers, list) or not outliers:
-        raise InputError(f"outliers = {outliers!r}, expected a list of sources that is not empty, or all")
-    for source in outliers:
-        choice("outliers", source, list(SOURCES))
+        raise InputError(
+            f"outliers = {outliers!r}, expected a list of conditions that is not empty, or one of {', '.join(PLANS)}"
+        )
+    conditions = {name: parse(name) for name in outliers}
+    for head in chosen.heads:
+        for condition in conditions.values():
+            make_settings(**plan, **{**values, **condition}, head=head)
 except InputError as error:  # else Snakemake shows where it was raised, and that last
     sys.exit(f"InputError: {error}")
-pools = [source for source in outliers if SOURCES[source].draw]
+pools = list(dict.fromkeys(c["outliers"] for c in conditions.values() if SOURCES[c["outliers"]].draw))
 
 
 def code(notebook):
@@ -136,9 +148,9 @@ CURVES = expand(
     f"{run}/figures/{{figure}}_{{head}}.png",
     figure=["scores", "roc"],
     head=[*chosen.heads, *([DENOISER] if pools else [])],
-)
+) + expand(f"{run}/figures/{{figure}}_{{head}}.png", figure=["shifted", "alarms"], head=chosen.heads)
 RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results.png"] if len(outliers) == 2 else [])]
-STUDY = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study.png")]
+STUDY_FILES = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study.png", "figures/study_alarms.png")]
 
 
 rule all:
@@ -146,9 +158,9 @@ rule all:
         DENOISER_FILES if pools else [],
         expand(POOL, outliers=pools),
         SCORED,
-        CURVES,
+        CURVES if len(outliers) <= 4 else [],  # which have a column for each
         RESULTS,
-        STUDY if "none" in outliers and len(outliers) > 2 else [],
+        STUDY_FILES if outliers == list(STUDY) else [],
     message:
         "All there"
 
@@ -212,7 +224,7 @@ use rule notebook as label_mixup with:
 use rule notebook as train_detector with:
     input:
         ancient("notebooks/03_train_detector.ipynb"),
-        lambda w: f"{run}/outliers/{w.outliers}/pool.npz" if w.outliers in pools else [],
+        lambda w: [f"{run}/outliers/{source}/pool.npz" for source in pools if source == conditions[w.outliers]["outliers"]],
     output:
         # The notebook keeps what was made with the same settings; hence `update`.
         update(DETECTOR),
@@ -220,7 +232,7 @@ use rule notebook as train_detector with:
         **logs("03_train_detector", "-{head}-{outliers}"),
     params:
         **parameters(
-            "03_train_detector", lambda w: {"head": w.head, "outliers": w.outliers, "seeds": list(chosen.seeds)}
+            "03_train_detector", lambda w: {"head": w.head, "seeds": list(chosen.seeds), **conditions[w.outliers]}
         ),
     message:
         "Training {wildcards.head}, outliers: {wildcards.outliers}, a detector for each seed"
@@ -278,7 +290,7 @@ use rule notebook as which_outliers with:
         DETECTORS,
         expand(POOL, outliers=pools),
     output:
-        STUDY,
+        STUDY_FILES,
     log:
         **logs("06_which_outliers"),
     params:

@@ -23,8 +23,8 @@ FILES = {  # of each step, its mark not among them
     "pool": ("pool.npz", "purity.csv"),
     "detector": ("detector.safetensors", "detector.json", "history.csv"),
     "statistics": ("scores.safetensors", "scores.json"),
-    "tables": ("scores.csv", "metrics.csv", "validation.csv"),
-    "denoiser_tables": ("scores.json", "scores.csv", "metrics.csv"),
+    "tables": ("scores.csv", "metrics.csv", "alarms.csv", "validation.csv"),
+    "denoiser_tables": ("scores.json", "scores.csv", "metrics.csv", "alarms.csv"),
 }
 MARKS = ("settings.json", "fitted.json", "scored.json")  # of a detector's three steps; others have the first
 AGAIN = "it is made again"  # what a step says of a file that is not as it was made

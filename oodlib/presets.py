@@ -129,6 +129,13 @@ def make_settings(**parameters: Any) -> Settings:
     if of_head or chosen.head_options:
         chosen = chosen.replaced(head_options=_head_options(chosen.head, {**chosen.head_options, **of_head}))
     _check_together(chosen)
+    if values.get("noise_levels"):  # chosen, and not the preset's
+        from oodlib.outliers.sources import SOURCES  # here, because torch takes a second to import
+
+        if SOURCES[chosen.outliers].draw is None:
+            raise InputError(
+                f"noise_levels change images of outliers, and outliers = {chosen.outliers!r} has none"
+            )
     return chosen
 
 

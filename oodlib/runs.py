@@ -88,9 +88,13 @@ class Run:
                 )
 
     def detector(self, head: str, outliers: str, seed: int) -> Path:
-        """The folder of one detector: its weights, statistics, per-image scores and metrics."""
+        """The folder of one detector: its weights, statistics, per-image scores and metrics.
+
+        Args:
+            outliers: What it was trained with, see `conditions`.
+        """
         return (
-            self.detectors / quote(f"{head}-{outliers}", safe=" ") / f"seed{seed}"
+            self.detectors / quote(f"{head}-{outliers}", safe=" +") / f"seed{seed}"
         )  # a name may be ViT-B/16
 
     def require(self, path: Path, notebook: str, **parameters: object) -> Path:

@@ -5,94 +5,36 @@ source or the function that takes the setting. Nothing heavy is imported here, s
 registry of names is imported when a name of it is checked.
 """
 
-import ast
-import importlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, Field
 
-from oodlib.checks import Checked, Expected
-
-
-def _as_tuple(value: object) -> tuple:
-    """A list; `-p seeds '[0]'` arrives as text, and is read as Python writes it. One value is a list of one."""
-    if isinstance(value, str) and value.strip().startswith(("[", "(")):
-        try:
-            value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise Expected('a list, such as [0, 1] or ["a", "b"]') from None
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _not_empty(values: tuple) -> tuple:
-    if not values:
-        raise Expected("a list that is not empty")
-    return values
-
-
-def _distinct(values: tuple) -> tuple:
-    if len(set(values)) < len(values):
-        raise Expected("a list without repetitions")
-    return values
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):  # what looks like a number is read as one, 007 as 7
-        raise Expected(
-            "a text: in quotes in a notebook, as -r run 007 with papermill, as the path run=runs/007 with Snakemake"
-        )
-    if not value.strip():
-        raise Expected("a text that is not empty")
-    return value
-
-
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) != 3 or shape[0] != shape[1] or shape[0] % 8 or shape[2] not in (1, 3):
-        raise Expected("[size, size, channels] with size a multiple of 8 and 1 or 3 channels")
-    return shape
-
-
-def _name_in(registry: str) -> PlainValidator:
-    """A name in a registry, such as `oodlib.detection.heads:HEADS`."""
-
-    def check(value: object) -> str:
-        module, name = registry.split(":")
-        names = getattr(importlib.import_module(module), name)
-        if not isinstance(value, str) or value not in names:
-            raise Expected(f"one of {', '.join(names)}")
-        return value
-
-    return PlainValidator(check, json_schema_input_type=str)
-
-
-def _window(low: float, high: float) -> Any:
-    def check(ends: tuple[float, ...]) -> tuple[float, ...]:
-        if len(ends) != 2 or ends[0] >= ends[1]:
-            raise Expected(f"[lowest, highest], the first below the second, from {low:g} to {high:g}")
-        return ends
-
-    ends = tuple[Annotated[float, Field(strict=True, ge=low, le=high)], ...]
-    return Annotated[ends, BeforeValidator(_as_tuple), AfterValidator(check)]
-
-
-LIST = BeforeValidator(_as_tuple)
-Count = Annotated[int, Field(strict=True, ge=1)]
-Number = Annotated[int, Field(strict=True, ge=0)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-PositiveShare = Annotated[float, Field(strict=True, gt=0, le=1)]
-Dropout = Annotated[float, Field(strict=True, ge=0, le=0.9)]
-Rate = Annotated[float, Field(strict=True, gt=0, le=10)]
-Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
-Epochs = Annotated[float, Field(strict=True, gt=0, le=100_000)]
-Seeds = Annotated[tuple[Number, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)]
-HeadName = Annotated[str, _name_in("oodlib.detection.heads:HEADS")]
-BackboneName = Annotated[str, _name_in("oodlib.detection.backbones:BACKBONES")]
-MixMode = Annotated[str, _name_in("oodlib.diffusion.labels:MIX_MODES")]
-SchedulerName = Annotated[str, _name_in("oodlib.diffusion.schedule:SCHEDULERS")]
-InferenceSteps = Annotated[int, Field(strict=True, ge=1, le=1000)]
-Guidance = Annotated[float, Field(strict=True, ge=0, le=20)]
+from oodlib.checks import Checked
+from oodlib.fields import (
+    LIST,
+    BackboneName,
+    Count,
+    Dropout,
+    Epochs,
+    Flag,
+    Guidance,
+    HeadName,
+    InferenceSteps,
+    MixMode,
+    Number,
+    PositiveShare,
+    Rate,
+    SchedulerName,
+    Seeds,
+    Share,
+    Text,
+    distinct,
+    name_in,
+    not_empty,
+    square,
+    window,
+)
 
 
 class StepSettings(Checked):
@@ -121,7 +63,7 @@ class Data(StepSettings):
     id_data: Text = Field(
         "digits", description="ID images: digits, cifar10, a folder of class folders, an .npz"
     )
-    image_shape: Annotated[tuple[Count, ...], LIST, AfterValidator(_image_shape)] = Field(
+    image_shape: Annotated[tuple[Count, ...], LIST, AfterValidator(square)] = Field(
         (8, 8, 1), description="[height, width, channels] of the images"
     )
     background: Literal["white", "black"] = Field(
@@ -131,16 +73,16 @@ class Data(StepSettings):
 
 class DenoiserModel(Shared):
     block_out_channels: Annotated[
-        tuple[Annotated[int, Field(strict=True, ge=8, multiple_of=8)], ...], LIST, AfterValidator(_not_empty)
+        tuple[Annotated[int, Field(strict=True, ge=8, multiple_of=8)], ...], LIST, AfterValidator(not_empty)
     ] = Field((32, 64), description="channels of each U-Net level")
     layers_per_block: Annotated[int, Field(strict=True, ge=1, le=8)] = Field(
         1, description="residual blocks a level"
     )
-    attention_levels: Annotated[tuple[Number, ...], LIST, AfterValidator(_distinct)] = Field(
+    attention_levels: Annotated[tuple[Number, ...], LIST, AfterValidator(distinct)] = Field(
         (), description="levels with attention beside the middle, from 0"
     )
     dropout: Dropout = Field(0.0, description="share of features that a residual block drops in training")
-    prediction_type: Annotated[str, _name_in("oodlib.diffusion.schedule:PREDICTION_TYPES")] = Field(
+    prediction_type: Annotated[str, name_in("oodlib.diffusion.schedule:PREDICTION_TYPES")] = Field(
         "v_prediction", description="what the network predicts"
     )
 
@@ -160,13 +102,13 @@ class Sampling(StepSettings):
     scheduler: SchedulerName = Field("unipc", description="diffusion solver")
     num_inference_steps: InferenceSteps = Field(8, description="its steps")
     guidance_scale: Guidance | None = Field(None, description="classifier-free guidance; 1 is off")
-    init: Annotated[str, _name_in("oodlib.diffusion.schedule:INITIAL_NOISES")] = Field(
+    init: Annotated[str, name_in("oodlib.diffusion.schedule:INITIAL_NOISES")] = Field(
         "normal", description="initial noise; uniform as the paper says"
     )
 
 
 class OutlierSource(StepSettings):
-    outliers: Annotated[str, _name_in("oodlib.outliers.sources:SOURCES")] = Field(
+    outliers: Annotated[str, name_in("oodlib.outliers.sources:SOURCES")] = Field(
         "distant_mixup",  # the best mixture on validation outliers, see notebook 6
         description="what a detector learns to be undecided about",
     )
@@ -182,10 +124,10 @@ class Mixing(StepSettings):
 
 class Pool(OutlierSource, Mixing):
     images_per_pair: Count = Field(100, description="outliers for each pair of classes")
-    confidence: _window(0, 1) | None = Field(
+    confidence: window(0, 1) | None = Field(
         None, description="filter: [lowest, highest] confidence of the committee"
     )
-    distance: _window(0, 1000) | None = Field(
+    distance: window(0, 1000) | None = Field(
         None, description="filter: [least, most] distance to training images; 1: typical of unseen ID images"
     )
     keep_share: PositiveShare | None = Field(
@@ -196,6 +138,10 @@ class Pool(OutlierSource, Mixing):
     )
     soft_targets: Flag | None = Field(
         None, description="outliers are to get the committee's probabilities, not uniform ones"
+    )
+    twins: Literal["id", "outliers"] | None = Field(
+        None,
+        description="draw each mixture's noise for one class too: as ID images, or as outliers in its place",
     )
     real_outliers: Text = Field("symbols", description="set of images for outliers = real")
 
@@ -224,14 +170,20 @@ class DetectorTraining(Shared, OutlierSource):
         0.5, description="weight of the outlier loss"
     )
     outlier_batch_size: Count = Field(128, description="outliers a step")
+    degrade: Annotated[float, Field(strict=True, ge=0, le=2)] = Field(
+        0.0, description="strength at which ID images and outliers alike are degraded; 0: not"
+    )
+    noise_levels: window(0, 1, or_none=True) = Field(
+        (),
+        description="[lowest, highest] share of the diffusion's noising that outliers go through; []: none",
+    )
+    clean_share: Share = Field(0.25, description="of the outliers in a step, which noise_levels leave clean")
 
 
 class Scoring(StepSettings):
-    ood_sets: Annotated[tuple[Text, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)] = (
-        Field(
-            ("held_out", "letters", "photo_patches", "gaussian", "uniform", "inverted"),
-            description="OOD test sets: names, folders or .npz files",
-        )
+    ood_sets: Annotated[tuple[Text, ...], LIST, AfterValidator(not_empty), AfterValidator(distinct)] = Field(
+        ("held_out", "letters", "photo_patches", "gaussian", "uniform", "inverted"),
+        description="OOD test sets: names, folders or .npz files",
     )
     tpr: Annotated[float, Field(strict=True, ge=0.5, le=1)] = Field(
         0.95, description="share of ID validation images that the threshold keeps"
@@ -242,11 +194,9 @@ class Scoring(StepSettings):
 
 
 class Comparison(StepSettings):
-    heads: Annotated[tuple[HeadName, ...], LIST, AfterValidator(_not_empty), AfterValidator(_distinct)] = (
-        Field(
-            ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface"),
-            description="heads to train and to show",
-        )
+    heads: Annotated[tuple[HeadName, ...], LIST, AfterValidator(not_empty), AfterValidator(distinct)] = Field(
+        ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface"),
+        description="heads to train and to show",
     )
     seeds: Seeds = Field((0, 1, 2), description="a detector for each")
 

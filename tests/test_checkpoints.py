@@ -11,7 +11,7 @@ import torch
 from conftest import REPOSITORY
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_training import IMAGES, LABELS, fit, fit_tiny, make_denoiser, same_weights
+from test_training import IMAGES, LABELS, every_exposure, fit, fit_tiny, make_denoiser, same_weights
 from torch.testing import assert_close
 
 from oodlib import checkpoints, training
@@ -123,6 +123,17 @@ def test_stopped_training_goes_on_to_the_same_weights(train, precision, tmp_path
     assert history.equals(expected)
 
 
+@every_exposure
+def test_stopped_training_of_every_exposure_goes_on_to_the_same_weights(
+    exposure, tmp_path, monkeypatch, capsys
+):
+    stopped(fit, tmp_path, monkeypatch, **exposure)
+    resumed, history = fit(checkpoints=tmp_path, **exposure)
+    assert "training goes on after step 4" in capsys.readouterr().out
+    whole, expected = fit(**exposure)
+    assert same_weights(resumed, whole) and history.equals(expected)
+
+
 @LOOPS
 def test_the_last_two_checkpoints_are_kept(train, tmp_path, monkeypatch):
     names = [path.name for path in stopped(train, tmp_path, monkeypatch)]
@@ -192,6 +203,10 @@ OTHER = {
         "outlier_weight": 0.1,
         "learning_rate": 0.01,
         "weight_decay": 0.0,
+        "degrade": 1.0,
+        "noise_levels": (0.3, 1.0),
+        "clean_share": 0.5,
+        "double_batch": True,
         "flip": True,
         "seed": 1,
     },

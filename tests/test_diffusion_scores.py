@@ -83,6 +83,20 @@ def test_reconstruction_goes_down_the_time_steps_without_a_class(start, steps):
     assert all(torch.equal(weights, torch.zeros(4, 2)) for _, _, weights in denoiser.seen)
 
 
+def test_reconstruction_under_labels_shows_the_denoiser_those_at_each_step():
+    denoiser, labels = Knowing(), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [1.0, 1.0]])
+    reconstruct(denoiser, PIXELS[:4], NOISE[:4], 499, labels)
+    assert len(denoiser.seen) == 2 and all(torch.equal(weights, labels) for _, _, weights in denoiser.seen)
+
+
+def test_reconstruction_under_no_class_is_that_of_zero_weights(untrained):
+    plain, zero, labelled = (
+        reconstruct(untrained, PIXELS[:4], NOISE[:4], 499, weights)[1]
+        for weights in (None, torch.zeros(4, 2), torch.eye(2).repeat(2, 1))
+    )
+    assert torch.equal(plain, zero) and not torch.equal(plain, labelled)
+
+
 def test_the_start_time_steps_are_those_of_the_solver(untrained):
     denoiser = Knowing()
     inpaint(denoiser, PIXELS[:1], NOISE[:1], HIDDEN)

@@ -385,6 +385,23 @@ def test_the_blend_tab_shows_eleven_frames(explorer):
     assert explorer.controls.blend.strip_captions.value.count("<div>") == BLEND_FRAMES
 
 
+def test_the_blend_line_has_a_mark_where_the_first_detector_is_torn(explorer):
+    way = re.search(r"left: ([\d.]+)%.*?title=\"(\d+)% of the way", explorer.controls.blend.tie.value)
+    assert 0 < int(way[2]) < 100
+    assert float(way[1]) == pytest.approx(50 / BLEND_FRAMES + int(way[2]) * (1 - 1 / BLEND_FRAMES), abs=1)
+
+
+def test_a_shift_is_judged_and_shown(explorer):
+    def darkest():
+        shown = pixels(explorer.controls.pictures[0])
+        return shown[shown[..., 3] == 255].min()
+
+    assert darkest() < 20
+    explorer.controls.shift.value = "lifted"
+    assert darkest() >= 20
+    assert explorer.state.shift == "lifted"
+
+
 def test_the_frame_slider_picks_a_frame_without_drawing(explorer, drawn):
     for i in (0, 10, 4):
         explorer.controls.blend.frame.value = i

@@ -1,5 +1,7 @@
 """Pools filled with the candidates that pass a committee's filters."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_committee import Fixed, draw
@@ -10,6 +12,12 @@ from oodlib.outliers import filters
 
 def levels(pool):
     return pool.images[:, 0, 0, 0].tolist()
+
+
+def draw_twins(index):
+    """The twin of an outlier is five levels lighter, and of the classes 0 and 1 by turns."""
+    pool = draw(index)
+    return replace(pool, twins=pool.images + 5, twin_labels=np.array(index) % 2)
 
 
 def test_without_a_filter_the_pool_is_what_is_drawn_first():
@@ -64,6 +72,30 @@ def test_a_pool_of_no_image_or_one_is_refused(count):
 def test_soft_targets_are_the_committees_probabilities():
     pool, _ = filters.fill(draw, 20, Fixed(), soft_targets=True)
     assert np.array_equal(pool.targets, Fixed().probabilities(pool.images).astype(np.float32))
+
+
+def test_twins_take_the_place_of_the_outliers_that_passed():
+    pool, table = filters.fill(draw_twins, 8, Fixed(), distance=(0.5, 0.8), twins="outliers")
+    assert levels(pool) == [55, 65, 75, 85] * 2  # of 50 to 80, though one at 85 would not pass itself
+    assert pool.label_weights.tolist() == [[0, 1, 0], [1, 0, 0]] * 4  # numbers 5 to 8 and 25 to 28
+    assert pool.label_weights.dtype == np.float32
+    assert (pool.twins, pool.twin_labels) == (None, None)
+    assert table["distance"].tolist() == Fixed().distances(pool.images).tolist()  # is the twins' own
+
+
+def test_twins_that_take_the_place_of_outliers_have_targets_and_weights_of_their_own():
+    pool, table = filters.fill(
+        draw_twins, 20, Fixed(), twins="outliers", soft_targets=True, weigh_by_impurity=True
+    )
+    assert np.array_equal(pool.targets, Fixed().probabilities(pool.images).astype(np.float32))
+    assert np.array_equal(pool.loss_weights, filters.impurity_weights(table["confidence"].to_numpy()))
+
+
+@pytest.mark.parametrize("twins", [None, "id"])
+def test_twins_that_are_id_images_stay_beside_their_outliers(twins):
+    pool, table = filters.fill(draw_twins, 4, Fixed(), confidence=(0.0, 0.9), twins=twins)
+    assert levels(pool) == [100, 110, 120, 130] and pool.twins[:, 0, 0, 0].tolist() == [105, 115, 125, 135]
+    assert pool.twin_labels.tolist() == [0, 1, 0, 1] and (table["distance"] >= 1).all()
 
 
 def test_weights_by_impurity_are_1_on_average_and_proportional_to_1_minus_confidence():

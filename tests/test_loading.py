@@ -1,16 +1,20 @@
 import hashlib
+from string import ascii_letters, digits
 
 import numpy as np
 import pytest
-from PIL import Image
+from fontTools.ttLib import TTFont
+from PIL import Image, ImageFont
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
 from oodlib.datasets.loading import SPLITS, identity, load, load_ood
 from oodlib.datasets.published import PUBLISHED
 from oodlib.datasets.roles import ID_TEST, Role, id_set
-from oodlib.datasets.synthetic import LETTERS, OOD_SETS, SYMBOLS, validation_outliers
+from oodlib.datasets.synthetic import LETTER_FONTS, LETTERS, OOD_SETS, SCRIPTS, SYMBOLS
 from oodlib.errors import InputError
+from oodlib.presets import PRESETS, make_settings
+from oodlib.settings import Settings
 
 CHECKSUMS = {"train": "604e09fd95b1a2af", "val": "ab55b1d20d41b866", "test": "53a939b14761c88b"}
 
@@ -92,7 +96,7 @@ def test_held_out_are_the_354_images_of_8_and_9(ood_sets):
     assert len(ood_sets["held_out"]) == 354
 
 
-@pytest.mark.parametrize("name", ["letters", "photo_patches", "gaussian", "uniform"])
+@pytest.mark.parametrize("name", ["letters", "scripts", "photo_patches", "gaussian", "uniform"])
 def test_made_ood_set_has_1000_images(name, ood_sets):
     assert (ood_sets[name].dtype, ood_sets[name].shape) == (np.uint8, (1000, 8, 8, 1))
 
@@ -107,12 +111,12 @@ def test_ood_set_is_the_same_on_each_call(name, ood_sets):
     assert np.array_equal(load(name).images, ood_sets[name])
 
 
-@pytest.mark.parametrize("name", ["letters", "photo_patches", "gaussian", "uniform"])
+@pytest.mark.parametrize("name", ["letters", "scripts", "photo_patches", "gaussian", "uniform"])
 def test_image_depends_on_its_index_alone(name, ood_sets):
     assert np.array_equal(OOD_SETS[name].make((8, 8, 1), count=25), ood_sets[name][:25])
 
 
-@pytest.mark.parametrize("name", ["letters", "photo_patches", "gaussian", "uniform"])
+@pytest.mark.parametrize("name", ["letters", "scripts", "photo_patches", "gaussian", "uniform"])
 def test_made_ood_images_differ_from_each_other(name, ood_sets):
     assert len(rows(ood_sets[name])) > 990
 
@@ -221,7 +225,7 @@ def test_the_key_of_a_set_is_its_name_or_the_last_part_of_its_path(source, key, 
 def test_built_in_sets_have_their_roles():
     assert {name: str(made.role) for name, made in OOD_SETS.items()} == {
         "held_out": "near",
-        **dict.fromkeys(("letters", "symbols", "photo_patches"), "far"),
+        **dict.fromkeys(("letters", "symbols", "scripts", "photo_patches"), "far"),
         **dict.fromkeys(("gaussian", "uniform", "inverted"), "noise"),
     }
     assert identity("gaussian:10000")[2] == Role.NOISE
@@ -234,9 +238,9 @@ def test_a_set_of_ones_own_is_far_whatever_it_is_called(name):
     assert identity(f"some/{name}.npz") == (name, name, Role.FAR)
 
 
-def test_near_far_noise_and_validation_outliers_are_ood_and_id_images_are_not_even_shifted():
+def test_near_far_noise_and_validation_outliers_are_ood_and_id_images_are_not_even_shifted_or_degraded():
     assert [str(role) for role in Role if role.is_ood] == ["near", "far", "noise", "validation"]
-    assert [str(role) for role in Role if not role.is_ood] == ["id", "shifted_id"]
+    assert [str(role) for role in Role if not role.is_ood] == ["id", "shifted_id", "degraded_id"]
 
 
 def test_id_images_keep_their_labels_and_have_the_key_of_their_split():
@@ -459,53 +463,38 @@ def test_a_16_bit_grey_picture_is_scaled_not_clipped(tmp_path):
     assert load(str(tmp_path), "all").images.tolist() == np.full((1, 8, 8, 1), 128).tolist()
 
 
-@pytest.fixture(scope="module")
-def strange():
-    val = load("digits", "val")
-    sets = validation_outliers(val.images, val.labels)
-    assert {s.role for s in sets} == {Role.VALIDATION}
-    return val, {s.key: s.images for s in sets}
-
-
-def test_validation_outliers_are_as_many_as_their_images_of_each_kind(strange):
-    val, sets = strange
-    assert list(sets) == ["chimera", "jigsaw", "shuffled", "clouds"]
-    assert {(s.dtype, s.shape) for s in sets.values()} == {(np.dtype(np.uint8), val.images.shape)}
-
-
-def test_a_chimera_has_its_lower_half_from_another_class(strange):
-    val, sets = strange
-    assert np.array_equal(sets["chimera"][:, :4], val.images[:, :4])
-    lower = {}
-    for image, label in zip(val.images, val.labels, strict=True):
-        lower.setdefault(image[4:].tobytes(), set()).add(label)
-    found = [lower[image[4:].tobytes()] for image in sets["chimera"]]
-    assert all(labels - {label} for labels, label in zip(found, val.labels, strict=True))
-
-
-def test_jigsaw_and_shuffled_images_keep_their_pixels(strange):
-    val, sets = strange
-    pixels = np.sort(val.images.reshape(len(val.images), -1))
-    for name in ("jigsaw", "shuffled"):
-        assert np.array_equal(np.sort(sets[name].reshape(len(pixels), -1)), pixels)
-        assert (sets[name] != val.images).reshape(len(pixels), -1).any(1).all()
-    assert np.array_equal(sets["jigsaw"][:, :4, :4], val.images[:, 4:, :4])
-
-
-def test_validation_outliers_are_the_same_on_each_call_and_take_colour():
-    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
-    first, again = (validation_outliers(images, np.arange(6) % 2) for _ in range(2))
-    assert all(np.array_equal(a.images, b.images) for a, b in zip(first, again, strict=True))
-    assert first[-1].key == "clouds" and first[-1].images.shape == (6, 16, 16, 3)
-
-
-def test_validation_outliers_need_two_classes():
-    with pytest.raises(InputError, match="validation images are of one class"):
-        validation_outliers(np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, int))
-
-
 def test_symbols_hold_no_letter_of_the_letters():
     assert not set(SYMBOLS) & set(LETTERS) and len(set(SYMBOLS)) == len(SYMBOLS)
+
+
+def test_scripts_hold_no_letter_symbol_or_digit():
+    assert len(set(SCRIPTS)) == len(SCRIPTS) and SCRIPTS.isalpha()
+    assert not set(SCRIPTS) & {*LETTERS, *SYMBOLS, *ascii_letters, *digits}
+
+
+@pytest.mark.parametrize(
+    "name, characters", [("symbols", SYMBOLS), ("scripts", SCRIPTS), ("letters", LETTERS)]
+)
+def test_the_fonts_of_characters_have_them_all(name, characters, monkeypatch):
+    used = set()
+    truetype = ImageFont.truetype
+    monkeypatch.setattr(ImageFont, "truetype", lambda path, size: (used.add(path), truetype(path, size))[1])
+    OOD_SETS[name].make((8, 8, 1), count=len(characters) * len(LETTER_FONTS) + 1)
+    fonts = {path.name: TTFont(path).getBestCmap() for path in used}
+    assert {"letters": 10, "symbols": 8, "scripts": 2}[name] == len(fonts)
+    missing = {font: {c for c in characters if ord(c) not in known} for font, known in fonts.items()}
+    assert not any(missing.values()), missing
+
+
+def test_scripts_are_sealed_and_no_source_trains_on_them():
+    """No choice has seen them: they are no default, and outliers of real images are others."""
+    defaults = [make_settings(preset=preset) for preset in PRESETS]
+    assert all("scripts" not in s.ood_sets and s.real_outliers != "scripts" for s in (Settings(), *defaults))
+    assert identity("scripts") == ("scripts", "other scripts", Role.FAR)
+
+
+def test_scripts_are_no_images_of_letters_or_symbols(ood_sets):
+    assert not rows(ood_sets["scripts"]) & (rows(ood_sets["letters"]) | rows(ood_sets["symbols"]))
 
 
 def test_photo_patches_have_any_size_and_number():

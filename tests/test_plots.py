@@ -9,7 +9,6 @@ import pytest
 
 from oodlib.detection.metrics import auroc
 from oodlib.reports import plots
-from oodlib.reports.intervals import MEAN
 
 
 def rendered(figure) -> bytes:
@@ -145,21 +144,6 @@ def test_plots_leave_matplotlibs_settings_alone(scores):
         before = dict(matplotlib.rcParams)
         plots.roc_curves(scores, "title")
         assert dict(matplotlib.rcParams) == before
-
-
-def test_the_study_sets_certain_changes_in_bold_and_leaves_missing_ones_empty():
-    rows = [
-        ("real", "softmax", 0.02, 0.01, 0.03),
-        ("virtual", "softmax", -0.02, -0.04, 0.01),
-        ("real", "arcface", -0.03, -0.04, -0.01),
-    ]
-    changes = pd.DataFrame(rows, columns=["outliers", "head", "change", "low", "high"])
-    means = changes.assign(ood_set=MEAN, metric="auroc", interval=INTERVAL)
-    changes = pd.concat([means, means.assign(metric="fpr95"), means.assign(ood_set="letters")])
-    figure = plots.study_heatmap(changes, "title")
-    weights = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
-    assert weights == {"+2.0": "bold", "-2.0": "normal", "-3.0": "bold"}
-    assert rendered(figure)
 
 
 def test_the_purity_map_draws_every_image_of_every_set():

@@ -1,9 +1,13 @@
 """A pool of outliers: its parts, and its file."""
 
+import inspect
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from oodlib.datasets.loading import load
+from oodlib.detection.train import fit_detector
 from oodlib.errors import InputError
 from oodlib.outliers.pool import OutlierPool, joined
 
@@ -11,7 +15,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
 WEIGHTS = np.eye(4, 3, dtype=np.float32)
 TARGETS = np.full((4, 3), 1 / 3, np.float32)
 LOSS_WEIGHTS = np.array([0, 1, 1, 2], np.float32)
+TWINS, TWIN_LABELS = 255 - IMAGES, np.array([2, 0, 1, 0])
 PLAIN, FULL = OutlierPool(IMAGES, WEIGHTS), OutlierPool(IMAGES, WEIGHTS, TARGETS, LOSS_WEIGHTS)
+TWINNED = OutlierPool(IMAGES, WEIGHTS, twins=TWINS, twin_labels=TWIN_LABELS)
 
 
 def same(one, other):
@@ -21,7 +27,9 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("pool", [PLAIN, FULL], ids=["plain", "with targets and weights"])
+@pytest.mark.parametrize(
+    "pool", [PLAIN, FULL, TWINNED], ids=["plain", "with targets and weights", "with twins"]
+)
 def test_a_saved_pool_is_the_same_when_read_back_and_the_only_file(pool, tmp_path):
     pool.save(tmp_path / "pool.npz")
     assert same(OutlierPool.load(tmp_path / "pool.npz"), pool)
@@ -42,17 +50,40 @@ def test_taking_some_takes_their_targets_and_weights_too():
     assert PLAIN.take(slice(2)).targets is None
 
 
-def test_two_parts_join_to_the_whole():
-    assert same(joined([PLAIN.take(slice(0, 1)), PLAIN.take(slice(1, 4))]), PLAIN)
+def test_taking_some_takes_their_twins_too():
+    some = TWINNED.take([3, 1])
+    assert np.array_equal(some.twins, TWINS[[3, 1]]) and some.twin_labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "pool", [PLAIN, FULL, TWINNED], ids=["plain", "with targets and weights", "with twins"]
+)
+def test_two_parts_join_to_the_whole(pool):
+    assert same(joined([pool.take(slice(0, 1)), pool.take(slice(1, 4))]), pool)
 
 
 def test_exposure_names_the_arguments_of_training():
-    assert FULL.exposure == dict(outliers=IMAGES, outlier_targets=TARGETS, outlier_loss_weights=LOSS_WEIGHTS)
+    none = dict.fromkeys(("outlier_targets", "outlier_loss_weights", "twins", "twin_labels"))
+    weighed = {"outlier_targets": TARGETS, "outlier_loss_weights": LOSS_WEIGHTS}
+    assert FULL.exposure == none | {"outliers": IMAGES, **weighed}
+    assert TWINNED.exposure == none | {"outliers": IMAGES, "twins": TWINS, "twin_labels": TWIN_LABELS}
+    assert set(FULL.exposure) <= set(inspect.signature(fit_detector).parameters)
 
 
-def damage(path, **arrays):
+def test_a_fingerprint_changes_with_all_that_a_detector_learns_from():
+    others = (
+        replace(TWINNED, images=TWINS),
+        replace(TWINNED, loss_weights=LOSS_WEIGHTS),
+        replace(TWINNED, twins=IMAGES),
+        replace(TWINNED, twin_labels=TWIN_LABELS[::-1].copy()),
+    )
+    assert len({pool.fingerprint() for pool in (PLAIN, TWINNED, *others)}) == 6
+    assert replace(TWINNED, label_weights=WEIGHTS * 0).fingerprint() == TWINNED.fingerprint()
+
+
+def damage(path, pool=FULL, **arrays):
     """Write a whole pool with other arrays in the place of its own; None leaves one out."""
-    values = {n: v for n, v in (vars(FULL) | arrays).items() if v is not None}
+    values = {n: v for n, v in (vars(pool) | arrays).items() if v is not None}
     np.savez_compressed(path, **values)
 
 
@@ -73,6 +104,16 @@ def damage(path, **arrays):
         {"targets": TARGETS * np.inf},
         {"loss_weights": TARGETS},
         {"loss_weights": LOSS_WEIGHTS.astype("U3")},
+        {"twins": TWINS},
+        {"twin_labels": TWIN_LABELS},
+        {"twins": TWINS[:3], "twin_labels": TWIN_LABELS},
+        {"twins": TWINS, "twin_labels": TWIN_LABELS[:3]},
+        {"twins": TWINS[:, :4], "twin_labels": TWIN_LABELS},
+        {"twins": TWINS.astype(float), "twin_labels": TWIN_LABELS},
+        {"twins": TWINS, "twin_labels": TWIN_LABELS + 1},
+        {"twins": TWINS, "twin_labels": TWIN_LABELS - 1},
+        {"twins": TWINS, "twin_labels": TWIN_LABELS + 0.5},
+        {"twins": TWINS, "twin_labels": TWIN_LABELS[:, None]},
     ],
 )
 def test_arrays_that_are_no_pool_are_told_on_one_line(tmp_path, arrays):

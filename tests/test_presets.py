@@ -8,6 +8,7 @@ import pytest
 from oodlib import device, presets
 from oodlib import settings as module
 from oodlib.errors import InputError
+from oodlib.outliers.sources import SOURCES
 from oodlib.settings import Settings, StepSettings
 
 
@@ -70,6 +71,12 @@ def test_the_run_is_named_after_the_preset():
         ("distance", [3, 1], "the first below the second, from 0 to 1000"),
         ("keep_share", 0, "a number above 0 to 1"),
         ("mixed_classes", 1, "of at least 2"),
+        ("degrade", -0.1, "a number from 0 to 2"),
+        ("degrade", 3.0, "a number from 0 to 2"),
+        ("noise_levels", [0.5, 0.5], "[lowest, highest], the first below the second, from 0 to 1, or [] for none"),
+        ("noise_levels", [0.3, 1.1], "a number from 0 to 1"),
+        ("clean_share", 1.5, "a number from 0 to 1"),
+        ("twins", "both", "id"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_what_was_given_and_expected(name, value, expected):
@@ -103,6 +110,21 @@ def test_image_shapes_may_repeat_a_number():
 def test_settings_that_do_not_go_together_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         presets.make_settings(**given)
+
+
+@pytest.mark.parametrize("source", [name for name, source in SOURCES.items() if source.draw is None])
+def test_noise_levels_need_a_source_with_images(source):
+    told = f"^noise_levels change images of outliers, and outliers = '{source}' has none$"
+    with pytest.raises(InputError, match=told):
+        presets.make_settings(outliers=source, noise_levels=[0.3, 1.0])
+    assert presets.make_settings(outliers=source, degrade=1.0).noise_levels == ()
+
+
+def test_images_of_outliers_may_have_noise_levels():
+    assert presets.make_settings(outliers="training_images", noise_levels="[0.3, 1]").noise_levels == (
+        0.3,
+        1.0,
+    )
 
 
 def test_levels_of_equal_width_are_allowed():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from oodlib import pretrained
+from oodlib.datasets.shifts import shifted
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
 from oodlib.diffusion import sample as sample_module
@@ -130,6 +131,28 @@ def test_zero_weights_draw_the_unconditional_sample(renderer, denoiser, mix):
 )
 def test_everything_that_a_state_says_of_sampling_changes_the_images(renderer, drawing, given):
     assert not np.array_equal(renderer.draw(digits(3, 5, **given)).images, drawing.images)
+
+
+def test_a_shift_changes_the_images_before_detectors_see_them(renderer):
+    plain, darker = renderer.draw(digits(0, 7)), renderer.draw(digits(0, 7, shift="darker"))
+    assert np.array_equal(darker.images, shifted(plain.images, "darker"))
+    assert np.array_equal(darker.clean[-1], darker.images) and np.array_equal(darker.steps, plain.steps)
+    expected = Detector.load(FOLDERS["none"]).score(darker.images)
+    assert np.allclose(darker.verdicts["none"].scores, expected, rtol=1e-5)
+
+
+def test_at_the_tie_the_detector_is_torn_between_the_two_classes(renderer, denoiser):
+    detector, chosen = Detector.load(FOLDERS["none"]), digits(0, 7, blend=(1, 5))
+    tie = renderer.tie(chosen)
+    near = [max(0.0, tie - 0.05), tie, min(1.0, tie + 0.05)]
+    weights = pair_weights([(1, 5)] * 3, 8, chosen.mix, torch.tensor(near))
+    images = sample(denoiser, weights, noise_index=[0] * 3, **chosen.sampling)
+    probabilities = detector.classify(images)[0]
+    assert probabilities[0, 1] > probabilities[0, 5] and probabilities[2, 5] > probabilities[2, 1]
+
+
+def test_without_a_detector_there_is_no_tie(renderer):
+    assert renderer.tie(digits(0, 7, detector=None)) is None
 
 
 def test_the_eight_images_differ_by_their_noise(drawing):

@@ -283,3 +283,23 @@ def test_thresholds_that_are_not_there_are_told_with_the_notebook(run):
 def test_a_name_in_a_command_is_read_as_it_is(tmp_path, name, option):
     with pytest.raises(InputError, match=rf"out\.ipynb {re.escape(option)} -p seeds '\[0\]'$"):
         Run(name).require(tmp_path / "nothing", "03", seeds="[0]")
+
+
+def test_class_names_that_look_like_numbers_are_read_beside_a_denoiser_that_predicts_none(tmp_path):
+    run = Run(str(tmp_path / "run"))
+    for head, predicted, correct in (
+        ("softmax", ["007", "1", "1"], [True, False, None]),
+        ("denoiser", [None] * 3, [None] * 3),
+    ):
+        table = pd.DataFrame(
+            {"set": ["id_test", "id_test", "NA"], "predicted": predicted, "correct": correct}
+        )
+        write_csv(
+            run.detector(head, "none", 0) / "scores.csv", table.assign(head=head, outliers="none", seed=0)
+        )
+        write_json(run.detector(head, "none", 0) / "scored.json", {"settings": {}, "files": {}})
+    scores = run.tables("scores").set_index("head")
+    assert scores.loc["softmax", "predicted"].tolist() == ["007", "1", "1"]
+    assert scores.loc["softmax", "correct"].mean() == 0.5
+    assert scores["set"].tolist() == ["id_test", "id_test", "NA"] * 2
+    assert scores.loc["denoiser", ["predicted", "correct"]].isna().all(axis=None)

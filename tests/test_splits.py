@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oodlib.datasets import evaluation_sets, id_splits, load, load_ood
+from oodlib.datasets import Role, evaluation_sets, id_splits, load, load_ood
+from oodlib.datasets.shifts import shifted_sets
 from oodlib.errors import InputError
 from oodlib.images import ImageSet
 from oodlib.settings import Data, Settings
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The image decoding and encoding:DeprecationWarning"
+)  # torchvision's
 
 
 def fill(folder, names, count=20, seed=0):
@@ -154,8 +159,17 @@ def test_the_background_of_an_experiment_is_that_of_all_its_sets(tmp_path, backg
     settings = Settings(id_data=str(tmp_path / "id"), ood_sets=[str(tmp_path / "ood")], background=background)
     splits = id_splits(settings)
     assert {level} == {int(v) for images in splits for v in np.unique(images.images)}
-    test, ood = evaluation_sets(settings, splits)
+    test, ood, *_ = evaluation_sets(settings, splits)
     assert (test.images == level).all() and (ood.images == level).all()
+
+
+def test_the_sets_of_an_experiment_are_id_test_images_ood_sets_and_the_test_images_shifted():
+    settings = Settings(ood_sets=["held_out", "gaussian:20"])
+    splits = id_splits(settings)
+    test, held_out, gaussian, *shifted = evaluation_sets(settings, splits)
+    assert [s.role for s in (test, held_out, gaussian)] == [Role.ID, Role.NEAR, Role.NOISE]
+    assert [s.key for s in shifted] == [s.key for s in shifted_sets(splits.test)] and shifted
+    assert all(np.array_equal(s.labels, splits.test.labels) and not s.role.is_ood for s in shifted)
 
 
 def test_an_experiment_tells_of_training_images_among_its_ood_sets(tmp_path, capsys):

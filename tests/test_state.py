@@ -273,6 +273,12 @@ def test_the_code_draws_the_same_images_with_a_runs_folder(renderer, copied):
     assert np.array_equal(images, renderer.draw(CODED).images)
 
 
+def test_the_code_shifts_the_images_too(renderer):
+    chosen = CODED.model_copy(update={"shift": "noisy"})
+    images = run_code(chosen.code('pretrained.shipped("digits").denoiser'))
+    assert np.array_equal(images, renderer.draw(chosen).images)
+
+
 @pytest.mark.parametrize("mix", MIX_MODES)
 def test_the_code_draws_the_same_images_for_whole_numbers(renderer, mix):
     chosen = digits(weights=(1, 0, 0, 1, 0, 0, 0, 0), mix=mix, num_inference_steps=2)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from torch import nn
@@ -11,6 +12,7 @@ from oodlib import datasets, steps
 from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.detection import scores as score_registry
 from oodlib.detection.detector import Detector
+from oodlib.detection.train import fit_detector
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json
 from oodlib.images import ImageSet
@@ -176,6 +178,7 @@ SETS = [
 ]
 VALIDATION = [
     datasets.id_set(VAL, "val"),
+    EvaluationSet("dim", "dim", Role.DEGRADED_ID, VAL.images // 2, *VAL[1:]),
     EvaluationSet("v", "v", Role.VALIDATION, 255 - VAL.images, None, ()),
 ]
 
@@ -341,12 +344,127 @@ def test_tables_say_what_scored(detected):
     assert scores.groupby("set")["role"].first().to_dict() == {"id_test": "id", "far": "far"}
 
 
+def test_alarms_say_what_share_of_each_set_is_called_ood_shifted_id_images_too(detected, capsys):
+    shifted = EvaluationSet("bright", "bright", Role.SHIFTED_ID, TEST.images | 63, *TEST[1:])
+    detector = detect(detected, sets=[*SETS, shifted])
+    folder = detected.detector("arcface", "none", 0)
+    alarms = read_csv(folder / "alarms.csv").set_index(["score", "set"])
+    scores, on_dim = read_csv(folder / "scores.csv"), detector.classify(VALIDATION[1].images)[1]
+    assert set(alarms.index) == {
+        (score, key) for score in detector.thresholds for key in ("id_test", "far", "bright")
+    }
+    for (score, key), row in alarms.iterrows():
+        of_set = scores[scores["set"] == key]
+        assert row["called_ood"] == pytest.approx((of_set[score] < detector.thresholds[score]).mean())
+        # That keeps 58 of 60 degraded validation images: 95 % of unseen ones.
+        assert row["recalibrated"] == pytest.approx((of_set[score] < np.sort(on_dim[score])[2]).mean())
+        assert (row["images"], row["role"]) == (len(of_set), of_set["role"].iloc[0])
+    assert (
+        alarms.loc[("cosine", "bright"), "accuracy"]
+        == scores.loc[scores["set"] == "bright", "correct"].mean()
+    )
+    assert np.isnan(alarms.loc[("cosine", "far"), "accuracy"])
+    assert alarms["own_score"].unique().tolist() == ["cosine"] and alarms["called_ood"].nunique() > 1
+
+
+def test_the_table_to_choose_by_has_false_alarms_on_degraded_validation_images(detected):
+    folder = detected.detector("arcface", "none", 0)
+    detector = Detector.load(folder)
+    table = read_csv(folder / "validation.csv").set_index("score")
+    on_dim = detector.classify(VALIDATION[1].images)[1]
+    expected = {name: (on_dim[name] < threshold).mean() for name, threshold in detector.thresholds.items()}
+    assert table["false_alarms"].to_dict() == pytest.approx(expected)
+    assert table["ood_set"].unique().tolist() == ["v"]
+
+
+def test_degraded_validation_images_are_needed(detected):
+    settings = small(outliers="none")
+    detector = steps.detector(detected, settings, TRAIN, VAL, None)
+    with pytest.raises(InputError, match=r"shape \(0,\), expected a non-empty vector"):
+        steps.score_detector(detected, settings, detector, SETS[:1], VALIDATION[::2])
+
+
+def test_detectors_of_other_conditions_lie_apart_and_stand_in_tables_by_their_condition(detected):
+    plain = detected.detector("arcface", "none", 0) / "detector.safetensors"
+    before = plain.read_bytes()
+    detect(detected, degrade=1.0)
+    detect(detected, degrade=0.5)
+    assert plain.read_bytes() == before
+    names = ["none", "none+degraded", "none+degraded0.5"]
+    folders = {path.name for path in detected.detectors.iterdir()}
+    assert folders == {f"arcface-{name}" for name in names}
+    for table in ("metrics", "scores", "validation", "alarms"):
+        assert sorted(detected.tables(table)["outliers"].unique()) == names
+    assert set(detected.thresholds(detected.tables("scores"))) == set(names)
+
+
+def test_noise_levels_and_degradation_make_the_three_steps_of_a_detector_of_its_own(
+    made, capsys, monkeypatch
+):
+    run, pool = made[0], sources.uniform_noise(TRAIN, range(8))
+    options = dict(outliers="uniform_noise", noise_levels=(0.3, 1.0), degrade=1.0, pool=pool)
+    detect(run, **options)
+    folder = run.detector("arcface", "uniform_noise+noise+degraded", 0)
+    made_with = read_json(folder / "settings.json")["settings"]
+    assert made_with["clean_share"] == 0.25 and made_with["noise_levels"] == [0.3, 1.0]
+    assert steps_made(run, capsys, monkeypatch, **options) == set()
+    assert "training" in steps_made(run, capsys, monkeypatch, **options, clean_share=0.5)
+    assert (folder / "scores.csv").is_file()
+
+
+def test_a_share_of_clean_outliers_counts_only_with_noise_levels(detected, capsys, monkeypatch):
+    assert steps_made(detected, capsys, monkeypatch, clean_share=0.9, trains_nothing=True) == set()
+
+
+def test_a_double_batch_needs_no_pool_and_reaches_training(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "oodlib.steps.training.fit_detector",
+        lambda *arguments, **options: (given.append(options), fit_detector(*arguments, **options))[1],
+    )
+    run = Run(str(tmp_path / "run"))
+    for outliers, doubles in (("double_batch", True), ("none", False)):
+        settings = small(outliers=outliers)
+        assert steps.outliers(run, settings, TRAIN) is None
+        steps.detector(run, settings, TRAIN, VAL, None)
+        assert given[-1]["double_batch"] is doubles and "outliers" not in given[-1]
+
+
+def test_a_committee_of_a_degraded_experiment_is_the_usual_one(made, capsys):
+    capsys.readouterr()
+    steps.committee(made[0], small(degrade=1.0, noise_levels=(0.3, 1.0)), TRAIN, VAL)
+    assert capsys.readouterr().out.count("is kept") == 3
+
+
+def test_twins_of_a_pool_reach_training(made, monkeypatch):
+    run = made[0]
+    pool, _ = steps.pool(run, small(outliers="matched"), TRAIN, made[2], run)
+    monkeypatch.setattr(
+        "oodlib.steps.training.fit_detector", lambda *_, **options: given.update(options) or history
+    )
+    given, history = {}, pd.DataFrame({"step": [1], "loss": [1.0]})
+    steps.training.trained_detector(run.folder / "twins", small(outliers="matched"), TRAIN, "label", pool)
+    assert np.array_equal(given["twins"], pool.twins) and np.array_equal(
+        given["twin_labels"], pool.twin_labels
+    )
+    assert len(pool.twins) == 6
+
+
+def test_a_source_that_asks_a_committee_gets_the_run_s(made):
+    pool, _ = steps.pool(made[0], small(outliers="boundary_mixup"), TRAIN, made[2], made[0])
+    assert len(pool) == 6 and len(np.unique(pool.label_weights)) > 2
+
+
 def test_the_denoisers_own_scores_are_made_once_and_stand_among_the_detectors(made, capsys):
     run, denoiser, _ = made
     val = datasets.id_set(VAL, "val")
     folder = steps.score_by_denoiser(run, small(images_per_set=5), denoiser, val, SETS)
     assert set(read_csv(folder / "metrics.csv")["score"]) == {"reconstruction", "inpainting"}
     assert len(read_csv(folder / "scores.csv")) == 10
+    alarms, thresholds = read_csv(folder / "alarms.csv"), read_json(folder / "scores.json")["thresholds"]
+    scores = read_csv(folder / "scores.csv").groupby("set", sort=False)
+    expected = [(of[name] < limit).mean() for name, limit in thresholds.items() for _, of in scores]
+    assert alarms["called_ood"].tolist() == pytest.approx(expected) and "recalibrated" not in alarms
     capsys.readouterr()
     steps.score_by_denoiser(run, small(images_per_set=5), denoiser, val, SETS)
     assert "is kept" in capsys.readouterr().out

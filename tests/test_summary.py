@@ -1,11 +1,14 @@
 """The summary: what a number in it means."""
 
+import numpy as np
 import pandas as pd
 import pytest
-from result_tables import heads, on_sets, results, with_denoiser
+from result_tables import alarms, heads, on_sets, results, with_denoiser
 
 from oodlib.reports import summary
 from oodlib.reports.intervals import exposure_changes
+
+ALARMS = {"ID test": [0.05, 0.03], "darker": [0.2, 0.2], "turned": [0.3, 0.5], "JPEG": [0.1, 0.1]}
 
 
 def changes(table: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +31,7 @@ def test_the_denoiser_has_a_column_in_the_papers_table_and_empty_cells_with_outl
 @pytest.mark.parametrize("trained", [{"none": [0.8], "label_mixup": [0.9]}, {"label_mixup": [0.9]}])
 def test_no_cell_of_the_summary_says_nan(tmp_path, trained):
     table = with_denoiser(**trained)
-    summary.write_summary(tmp_path / "summary.md", table, changes(table))
+    summary.write_summary(tmp_path / "summary.md", table, changes(table), alarms(ALARMS))
     assert "nan" not in (tmp_path / "summary.md").read_text().lower()
 
 
@@ -145,7 +148,7 @@ def test_the_groups_are_named_with_their_sets():
 
 def test_the_summary_is_written_whole(tmp_path):
     table = results(none=[0.8, 0.9], label_mixup=[0.9, 0.9])
-    summary.write_summary(tmp_path / "summary.md", table, changes(table))
+    summary.write_summary(tmp_path / "summary.md", table, changes(table), alarms(ALARMS))
     text = (tmp_path / "summary.md").read_text()
     assert (
         text.startswith("# Results with the digits preset, 2 seeds")
@@ -154,3 +157,22 @@ def test_the_summary_is_written_whole(tmp_path):
         and "| all (2)    | natural (1)   |" in text
         and "natural (1): letters." in text
     )
+
+
+def test_false_alarms_are_of_the_own_score_as_they_are_degraded_and_shifted():
+    row = summary.alarm_summary(alarms(ALARMS)).iloc[0]
+    assert row["ID"] == "4.0 ± 1.4" and row["degraded"] == "20.0 ± 0.0"
+    assert row["shifted"] == "25.0 ± 7.1" and row["recalibrated"] == "12.5 ± 3.5"
+    assert row["worst"] == "turned 40.0" and row["accuracy, shifted"] == "90.0 ± 0.0"
+
+
+def test_what_does_not_classify_or_was_not_tested_on_shifts_has_dashes_for_it():
+    of_denoiser = alarms({"ID test": [0.05]}, head="denoiser", accuracy=np.nan, recalibrated=np.nan)
+    table = summary.alarm_summary(pd.concat([alarms(ALARMS), of_denoiser])).set_index("head")
+    assert table.loc["denoiser", ["degraded", "shifted", "worst", "recalibrated"]].tolist() == ["–"] * 4
+
+
+def test_the_summary_has_the_false_alarms(tmp_path):
+    table = results(none=[0.8, 0.9])
+    summary.write_summary(tmp_path / "summary.md", table, changes(table), alarms(ALARMS))
+    assert "| turned 40.0 |" in (tmp_path / "summary.md").read_text()

@@ -113,6 +113,49 @@ def test_every_column_that_identifies_nothing_is_a_score():
     assert tables.metric_table(table.assign(**about))["score"].tolist() == ["new", "a"]
 
 
+def shifted_scores() -> pd.DataFrame:
+    """A score `number` from 0 up, and its negative, on four sets of other roles and sizes; two sets have labels."""
+    sets = [
+        numbered(4, Role.ID, np.array([0, 0, 1, 1])),
+        numbered(5, Role.SHIFTED_ID, np.array([1, 0, 1, 0, 1])),
+        numbered(6, Role.DEGRADED_ID, np.zeros(6, int)),
+        numbered(7, Role.FAR),
+    ]
+
+    def classify(images):
+        number = images[:, 0, 0, 0].astype(float)
+        return np.tile([0.9, 0.1], (len(images), 1)), {"number": number, "negative": -number}
+
+    return tables.score_table(sets, classify, ["cat", "dog"])
+
+
+def test_the_alarm_table_says_of_every_set_what_share_is_below_the_threshold():
+    table = tables.alarm_table(shifted_scores(), {"number": 2.0, "negative": -2.0})
+    assert list(table) == ["score", "set", "title", "role", "images", "called_ood", "accuracy"]
+    assert table["set"].tolist() == ["id", "shifted_id", "degraded_id", "far"] * 2 == table["role"].tolist()
+    assert (
+        table["title"].tolist()[:2] == ["the id", "the shifted_id"]
+        and table["images"].tolist() == [4, 5, 6, 7] * 2
+    )
+    by_score = dict(tuple(table.groupby("score")["called_ood"]))
+    assert by_score["number"].tolist() == [2 / 4, 2 / 5, 2 / 6, 2 / 7]  # 2 itself is accepted
+    assert by_score["negative"].tolist() == [1 / 4, 2 / 5, 3 / 6, 4 / 7]
+    np.testing.assert_array_equal(table["accuracy"], [0.5, 0.4, 1.0, np.nan] * 2)
+
+
+def test_the_alarm_table_says_the_same_by_other_thresholds_and_of_scores_with_a_threshold_alone():
+    table = tables.alarm_table(shifted_scores(), {"number": 2.0}, {"number": 4.0, "negative": 0.0})
+    assert table["score"].unique().tolist() == ["number"]
+    assert table["called_ood"].tolist() == [2 / 4, 2 / 5, 2 / 6, 2 / 7]
+    assert table["recalibrated"].tolist() == [1, 4 / 5, 4 / 6, 4 / 7]
+
+
+def test_an_image_without_a_score_is_an_alarm():
+    scores = shifted_scores()
+    scores.loc[3, "number"] = np.nan
+    assert tables.alarm_table(scores, {"number": 1.0})["called_ood"].iloc[0] == 2 / 4
+
+
 def test_tables_and_figures_need_no_torch():
     modules = ", ".join(f"oodlib.reports.{name}" for name in ("tables", "summary", "study", "plots"))
     code = f"import sys, {modules}; print({{'torch', 'diffusers'}} & set(sys.modules))"
@@ -160,6 +203,21 @@ def test_a_head_and_a_source_without_a_name_come_last_in_the_order_they_came_in(
     ordered = tables.ordered(table)
     assert ordered["head"].tolist() == ["arcface", "arcface", "zebra", "zebra", "ape"]
     assert ordered["outliers"].tolist() == ["none", "dust", "none", "dust", "none"]
+
+
+def test_what_was_done_to_images_comes_behind_all_that_was_trained_on_them_as_they_are():
+    names = [
+        "none",
+        "cmg",
+        "dust",
+        "none+degraded",
+        "cmg+degraded",
+        "dust+degraded",
+        "cmg+noise",
+        "cmg+noise+degraded",
+    ]
+    table = pd.DataFrame({"head": "arcface", "seed": 0, "outliers": names[::-1]})
+    assert tables.ordered(table)["outliers"].tolist() == names
 
 
 def test_markdown_calls_heads_sources_and_columns_by_their_names():

@@ -29,8 +29,8 @@ IMAGES, LABELS = TRAIN.images[:48], TRAIN.labels[:48]
 OUTLIERS = 255 - TRAIN.images[100:140]
 
 
-def take(count, size, steps, seed=0):
-    return list(itertools.islice(batches(count, size, generator(seed)), steps))
+def take(count, size, steps, purpose=(0,)):
+    return list(itertools.islice(batches(count, size, generator(*purpose)), steps))
 
 
 @pytest.mark.parametrize("count, size", [(10, 4), (10, 5), (3, 8), (1, 4), (7, 7)])
@@ -169,6 +169,19 @@ def fit(detector=None, precision="fp32", images=(IMAGES, LABELS), **options):
     return detector, fit_detector(detector, *images, settings, **arrays, **others)
 
 
+TWINS = dict(outliers=OUTLIERS, twins=TRAIN.images[200:240], twin_labels=TRAIN.labels[200:240])
+EXPOSURES = {
+    "twins": TWINS,
+    "double batch": dict(double_batch=True),
+    "degraded": dict(degrade=1.0),
+    "degraded with outliers": dict(outliers=OUTLIERS, degrade=0.5, flip=True),
+    "degraded with twins": dict(**TWINS, degrade=1.0),
+    "noise levels": dict(outliers=OUTLIERS, noise_levels=(0.3, 1.0)),
+    "all": dict(**TWINS, degrade=1.0, noise_levels=(0.0, 0.5), clean_share=0.5),
+}
+every_exposure = pytest.mark.parametrize("exposure", EXPOSURES.values(), ids=EXPOSURES.keys())
+
+
 def same_weights(first, second):
     pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
@@ -221,6 +234,204 @@ def test_targets_pull_outliers_towards_their_class():
     targets = np.eye(8)[np.full(40, 3)]
     detector, _ = fit(make_detector("softmax"), epochs=7, outliers=OUTLIERS, outlier_targets=targets)
     assert (detector.classify(OUTLIERS)[0].argmax(1) == 3).mean() > 0.9
+
+
+@every_exposure
+def test_every_exposure_changes_the_detector_and_is_the_same_to_the_bit(exposure):
+    exposed, again = (fit(**exposure)[0] for _ in range(2))
+    assert same_weights(exposed, again)
+    assert not same_weights(exposed, fit()[0])
+    if "outliers" in exposure:
+        assert not same_weights(exposed, fit(outliers=OUTLIERS, flip=exposure.get("flip", False))[0])
+
+
+@pytest.mark.parametrize("name", ["twins", "degraded", "noise levels"])
+def test_settings_of_an_exposure_are_heard(name):
+    others = {
+        "twins": {"twins": 255 - TWINS["twins"]},
+        "degraded": {"degrade": 0.5},
+        "noise levels": {"noise_levels": (0.3, 0.6)},
+    }
+    exposed = fit(**EXPOSURES[name])[0]
+    assert not same_weights(exposed, fit(**EXPOSURES[name] | others[name])[0])
+    assert not same_weights(exposed, fit(**EXPOSURES[name], seed=1)[0])
+
+
+@pytest.mark.parametrize(
+    "off",
+    [{"degrade": 0.0}, {"noise_levels": None, "clean_share": 0.9}, {"twins": None, "twin_labels": None}],
+)
+@pytest.mark.parametrize("outliers", [None, OUTLIERS], ids=["plain", "with outliers"])
+def test_what_is_off_changes_nothing_to_the_bit(off, outliers):
+    assert same_weights(fit(outliers=outliers, **off)[0], fit(outliers=outliers)[0])
+
+
+def test_clean_outliers_at_noise_levels_are_plain_ones_but_for_rounding():
+    clean = fit(outliers=OUTLIERS, noise_levels=(0.3, 1.0), clean_share=1.0)[0]
+    assert_close(clean.state_dict(), fit(outliers=OUTLIERS)[0].state_dict(), rtol=1e-3, atol=1e-4)
+
+
+class Steps:
+    """What the network and its head are shown in each step."""
+
+    def __init__(self, monkeypatch):
+        self.images, self.labels, self.logits = [], [], []
+        features, head = Detector.features, HEADS["arcface"].training_logits
+
+        def note_images(detector, images):
+            self.images.append(images.clone())
+            return features(detector, images)
+
+        def note_labels(of, given, labels):
+            self.labels.append(labels.clone())
+            self.logits.append(head(of, given, labels))
+            return self.logits[-1]
+
+        monkeypatch.setattr(Detector, "features", note_images)
+        monkeypatch.setattr(HEADS["arcface"], "training_logits", note_labels)
+
+    @property
+    def sizes(self):
+        return [(len(images), len(labels)) for images, labels in zip(self.images, self.labels, strict=True)]
+
+
+def channels_first(images):
+    return torch.tensor(images).permute(0, 3, 1, 2)
+
+
+@pytest.fixture
+def unshifted(monkeypatch):
+    monkeypatch.setattr(train, "augment", lambda images, flip, random: images)
+
+
+def test_twins_are_id_images_beside_their_outliers(monkeypatch, unshifted):
+    steps = Steps(monkeypatch)
+    fit(**TWINS, epochs=1)
+    assert steps.sizes == [(16 + 8 + 8, 16 + 8)] * 3
+    taken = torch.stack(take(40, 8, 3, (0, "outlier order")))
+    for images, labels, of in zip(steps.images, steps.labels, taken, strict=True):
+        assert torch.equal(images[16:24], channels_first(TWINS["twins"])[of])
+        assert labels[16:].tolist() == TWINS["twin_labels"][of].tolist()
+        assert torch.equal(images[24:], channels_first(OUTLIERS)[of])
+
+
+def test_twins_are_learned_as_their_class():
+    grey = np.random.default_rng(0).integers(100, 156, (40, 8, 8, 1), np.uint8)
+    labels = np.full(40, 3)
+    detector, _ = fit(
+        make_detector("softmax"),
+        epochs=7,
+        outliers=OUTLIERS,
+        twins=grey,
+        twin_labels=labels,
+        outlier_weight=0.1,
+    )
+    assert (detector.classify(grey)[0].argmax(1) == 3).mean() > 0.9
+
+
+def test_twins_without_a_class_each_are_refused():
+    with pytest.raises(InputError, match="expected one for each of 40 images, from 0 to 7"):
+        fit(**TWINS | {"twin_labels": TWINS["twin_labels"][:39]})
+    with pytest.raises(InputError, match="expected N x 8 x 8 x 1"):
+        fit(**TWINS | {"twins": TWINS["twins"][:, :4]})
+
+
+def test_a_double_batch_is_twice_as_many_id_images_in_as_many_steps(monkeypatch, unshifted):
+    steps = Steps(monkeypatch)
+    _, history = fit(double_batch=True)
+    assert steps.sizes == [(32, 32)] * 6 and history["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    seen = torch.cat(take(48, 32, 6, (0, "ID order")))
+    assert torch.equal(torch.cat(steps.images), channels_first(IMAGES)[seen])
+    assert torch.bincount(seen).tolist() == [4] * 48  # of two epochs
+
+
+@pytest.fixture
+def nuisances(monkeypatch):
+    """Notes what is degraded, which turns it into its negative instead."""
+    calls = []
+
+    def invert(images, strength, random):
+        calls.append((len(images), strength, random))
+        return 255 - images
+
+    monkeypatch.setattr(train, "degrade", invert)
+    return calls
+
+
+@pytest.mark.parametrize("with_twins", [False, True])
+def test_id_images_are_seen_as_they_are_and_degraded_and_every_other_outlier_is(
+    monkeypatch, unshifted, nuisances, with_twins
+):
+    steps, exposure = Steps(monkeypatch), TWINS if with_twins else dict(outliers=OUTLIERS)
+    fit(**exposure, epochs=1, degrade=0.7)
+    count = 24 if with_twins else 16
+    assert steps.sizes == [(2 * count + 8, 2 * count)] * 3
+    taken = torch.stack(take(40, 8, 3, (0, "outlier order")))
+    for images, labels, of in zip(steps.images, steps.labels, taken, strict=True):
+        assert torch.equal(images[count : 2 * count], 255 - images[:count])
+        assert torch.equal(labels[count:], labels[:count])
+        outliers = channels_first(OUTLIERS)[of]
+        outliers[::2] = 255 - outliers[::2]
+        assert torch.equal(images[2 * count :], outliers)
+    assert [call[:2] for call in nuisances] == [(count, 0.7), (4, 0.7)] * 3
+    assert len({id(random) for *_, random in nuisances}) == 1  # one distribution, one stream of draws
+
+
+def test_id_images_are_degraded_without_outliers_too(monkeypatch, unshifted, nuisances):
+    steps = Steps(monkeypatch)
+    fit(epochs=1, degrade=0.7)
+    assert steps.sizes == [(32, 32)] * 3 and len(steps.logits[0]) == 32
+    assert torch.equal(steps.images[0][16:], 255 - steps.images[0][:16])
+
+
+def test_degrading_leaves_the_images_of_the_next_epoch(monkeypatch, unshifted, nuisances):
+    before = OUTLIERS.copy(), IMAGES.copy()
+    steps = Steps(monkeypatch)
+    fit(epochs=4, batch_size=48, outlier_batch_size=40, outliers=OUTLIERS, degrade=1.0)
+    taken = torch.stack(take(40, 40, 4, (0, "outlier order")))
+    for images, of in zip(steps.images, taken, strict=True):
+        assert torch.equal(images[97::2], channels_first(OUTLIERS)[of[1::2]])
+    assert np.array_equal(OUTLIERS, before[0]) and np.array_equal(IMAGES, before[1])
+
+
+def test_outliers_are_noised_last_by_their_number_and_how_often_they_were_seen(
+    monkeypatch, unshifted, nuisances
+):
+    made, calls = [], []
+
+    class Levels:
+        def __init__(self, *given):
+            made.append(given)
+
+        def __call__(self, images, index, times_seen):
+            calls.append((images.clone(), [*map(int, index)], [*map(int, times_seen)]))
+            return images // 2
+
+    monkeypatch.setattr(train, "NoiseLevels", Levels)
+    steps = Steps(monkeypatch)
+    fit(
+        outliers=OUTLIERS,
+        noise_levels=(0.2, 0.9),
+        clean_share=0.4,
+        degrade=1.0,
+        seed=5,
+        outlier_batch_size=24,
+    )
+    assert made == [((0.2, 0.9), 0.4, 5)]
+    taken, seen = take(40, 24, 6, (5, "outlier order")), dict.fromkeys(range(40), 0)
+    for (images, index, times), of, shown in zip(calls, taken, steps.images, strict=True):
+        assert index == of.tolist()
+        for number, count in zip(index, times, strict=True):
+            assert seen[number] == count
+            seen[number] += 1
+        expected = channels_first(OUTLIERS)[of]
+        expected[::2] = 255 - expected[::2]
+        assert torch.equal(images, expected) and torch.equal(shown[32:], images // 2)
+    assert max(seen.values()) == 4
+
+
+def test_noise_levels_without_outliers_change_nothing():
+    assert same_weights(fit(noise_levels=(0.3, 1.0))[0], fit()[0])
 
 
 def test_virtual_outliers_change_the_detector_once_their_memory_is_full(monkeypatch):

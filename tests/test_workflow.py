@@ -10,11 +10,11 @@ from conftest import SMOKE, Workflow
 from PIL import Image
 
 from oodlib import datasets
+from oodlib.conditions import STUDY, parse
 from oodlib.detection import metrics
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.explorer.renderer import find_detectors
-from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
 from oodlib.reports.tables import COLUMNS
 from oodlib.runs import Run
@@ -177,10 +177,29 @@ def test_heads_and_seeds_are_taken_from_the_command_line(tmp_path):
     assert "runs/mine/detectors/arcface-none/seed4/metrics.csv" in done.stdout
 
 
-def test_all_kinds_of_outliers_can_be_asked_for(tmp_path):
-    planned = jobs(Workflow(tmp_path)("--dry-run", config={"outliers": "all", "heads": ["arcface"]}).stdout)
-    assert planned["train_detector"] == len(SOURCES) and planned["label_mixup"] == len(SOURCES) - 2
+def test_the_study_plans_each_condition_once_and_each_pool_once(tmp_path):
+    planned = jobs(Workflow(tmp_path)("--dry-run", config={"outliers": "study", "heads": ["arcface"]}).stdout)
+    pools = {str(parse(name)["outliers"]) for name in STUDY} - {"none", "double_batch"}
+    assert planned["train_detector"] == len(STUDY) and planned["label_mixup"] == len(pools)
     assert planned["which_outliers"] == 1
+
+
+def test_conditions_and_numbers_of_a_group_are_taken_on_the_command_line(tmp_path):
+    groups = ("shared={seed: 3}", "detector_training={degrade: 0.5}", "pool={distance: [1.2, 3]}")
+    chosen = (
+        "--config",
+        "outliers=[none+degraded,label_mixup+noise+degraded0.5]",
+        "heads=[arcface]",
+        *groups,
+    )
+    done = Workflow(tmp_path)("--dry-run", *chosen, config={})
+    assert jobs(done.stdout)["train_detector"] == 2
+    assert "detectors/arcface-label_mixup+noise+degraded0.5/seed0/metrics.csv" in done.stdout
+
+
+def test_a_condition_that_is_none_is_refused(tmp_path):
+    done = Workflow(tmp_path)("--dry-run", config={"outliers": ["none", "vos+noise"]})
+    assert done.returncode != 0 and "outliers = 'vos' has none" in done.stdout + done.stderr
 
 
 def test_an_unknown_configuration_key_is_refused(tmp_path):

@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from oodlib.datasets.roles import Role
-from oodlib.detection.metrics import fpr_at_tpr, is_ood, resampled_auroc
+from oodlib.detection.metrics import fpr_at_tpr, resampled_auroc
 from oodlib.errors import InputError, choice
 from oodlib.reports import plots
 from oodlib.reports.names import label, score_axis
-from oodlib.reports.tables import id_and_ood, markdown, metric_table
+from oodlib.reports.tables import alarm_table, id_and_ood, markdown, metric_table
 
 DRAWS = 500  # of the bootstrap over images
 # OpenOOD v1.5's sets, as that project's folders are called: near and far from each of its ID sets.
@@ -55,23 +55,16 @@ class Report:
         id_images, ood_sets = id_and_ood(self.scores)
         metrics = metric_table(self.scores).set_index(["score", "ood_set"])
         random, rows = np.random.default_rng(0), []
-        counts = {key: _resamples(random, len(of_set)) for key, of_set in self._by_set().items()}
+        sizes = self.scores.groupby("set", sort=False).size()
+        counts = {key: _resamples(random, size) for key, size in sizes.items()}
         id_counts = counts[id_images["set"].iloc[0]]
-        for score, threshold in self.thresholds.items():
-            for key, of_set in self._by_set().items():
-                row = {
-                    "score": score,
-                    "set": key,
-                    "title": of_set["title"].iloc[0],
-                    "role": of_set["role"].iloc[0],
-                }
-                if key in ood_sets:
-                    row |= metrics.loc[(score, key)].drop(["title", "role", "id_accuracy"]).to_dict()
-                    draws = resampled_auroc(id_images[score], of_set[score], id_counts, counts[key])
-                    row["low"], row["high"] = np.quantile(draws, [0.025, 0.975])
-                row["called_ood"] = float(is_ood(of_set[score], threshold).mean())
-                row["accuracy"] = float(of_set["correct"].astype(float).mean())
-                rows.append(row)
+        for row in alarm_table(self.scores, self.thresholds).to_dict("records"):
+            score, key = row["score"], row["set"]
+            if key in ood_sets:
+                row |= metrics.loc[(score, key)].drop(["title", "role", "id_accuracy"]).to_dict()
+                draws = resampled_auroc(id_images[score], ood_sets[key][score], id_counts, counts[key])
+                row["low"], row["high"] = np.quantile(draws, [0.025, 0.975])
+            rows.append(row)
         columns = ["auroc", "low", "high", "aupr_in", "aupr_out", "fpr95", "called_ood", "accuracy"]
         return pd.DataFrame(rows)[["score", "set", "title", "role", *columns]]
 
@@ -183,9 +176,6 @@ class Report:
             f"accuracy {self.accuracy:.1%}, expected calibration error {self.ece:.1%}, "
             f"{1000 * self.seconds_per_image:.1f} ms an image; AUROC and FPR95 in percent, ID positive"
         )
-
-    def _by_set(self) -> dict[str, pd.DataFrame]:
-        return dict(tuple(self.scores.groupby("set", sort=False)))
 
     def _score(self, score: str | None) -> str:
         choice("score", score, (None, *self.thresholds))

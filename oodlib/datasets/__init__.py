@@ -3,7 +3,7 @@
 from oodlib.datasets.loading import evaluation_sets, id_splits, load, load_ood
 from oodlib.datasets.roles import EvaluationSet, Role, id_set
 from oodlib.datasets.splits import SPLITS
-from oodlib.datasets.synthetic import validation_outliers
+from oodlib.datasets.validation import validation_sets
 from oodlib.images import mean_and_std
 
 __all__ = [
@@ -16,5 +16,5 @@ __all__ = [
     "load",
     "load_ood",
     "mean_and_std",
-    "validation_outliers",
+    "validation_sets",
 ]

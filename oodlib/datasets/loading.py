@@ -14,6 +14,7 @@ from oodlib.datasets import own, published
 from oodlib.datasets.downloads import Unavailable
 from oodlib.datasets.published import PUBLISHED
 from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role, id_set
+from oodlib.datasets.shifts import shifted_sets
 from oodlib.datasets.splits import SPLITS, Splits, check, hashes, print_overlap, split_folders, split_of
 from oodlib.datasets.synthetic import OOD_SETS, digits
 from oodlib.errors import InputError, choice, one_line, tell
@@ -97,9 +98,10 @@ def id_splits(settings: Data) -> Splits:
 
 
 def evaluation_sets(settings: Settings, splits: Splits) -> list[EvaluationSet]:
-    """The ID test images and the OOD sets of an experiment; lines say which images a detector was trained on."""
+    """The ID test images, the OOD sets of an experiment, and the ID test images shifted; lines say which images a
+    detector was trained on."""
     options = (settings.image_shape, settings.background, splits.train)
-    return [id_set(splits.test), *load_ood(settings.ood_sets, *options)]
+    return [id_set(splits.test), *load_ood(settings.ood_sets, *options), *shifted_sets(splits.test)]
 
 
 def load_ood(

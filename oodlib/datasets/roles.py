@@ -16,7 +16,9 @@ class Role(StrEnum):
     ID = "id"
     """Of its classes; test or validation images."""
     SHIFTED_ID = "shifted_id"
-    """Of its classes, degraded."""
+    """Of its classes, changed in a way that no training draws."""
+    DEGRADED_ID = "degraded_id"
+    """Of its classes, changed in a way that training with `degrade` draws too."""
     NEAR = "near"
     """OOD, of the same kind as the ID images."""
     FAR = "far"
@@ -28,7 +30,7 @@ class Role(StrEnum):
 
     @property
     def is_ood(self) -> bool:
-        return self not in (Role.ID, Role.SHIFTED_ID)
+        return self not in (Role.ID, Role.SHIFTED_ID, Role.DEGRADED_ID)
 
 
 class EvaluationSet(NamedTuple):

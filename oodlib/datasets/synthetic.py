@@ -1,4 +1,4 @@
-"""Image sets made from what the dependencies ship: digits, fonts, two photographs, noise; and validation outliers."""
+"""Image sets made from what the dependencies ship: digits, fonts, two photographs, noise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from oodlib.datasets.roles import EvaluationSet, Role
+from oodlib.datasets.roles import Role
 from oodlib.datasets.splits import split_of
 from oodlib.errors import InputError
 from oodlib.images import ImageSet
@@ -16,6 +16,8 @@ from oodlib.images import ImageSet
 LETTERS = "ACEFHJKLMNPRTUVWXY"
 # Real images to train on as outliers: none of these characters is among the letters, and none looks like a digit.
 SYMBOLS = "ΓΔΛΞΠΣΨΩЖИЛЦШЩЫЮЯ→↑↓↔⇒⇔∀∇∈∏∑∞∪∩≈≠≡⊂⊕⊗"
+# Hebrew, Tifinagh and Canadian syllabics, for a set that no choice has seen; none of these looks like a digit either.
+SCRIPTS = "אבגחטכלמנפצקשתⴷⴼⴽⵊⵎⵓⵖⵜⵟⵢⵣᐁᐯᑌᑲᒪᓇᓴᔭᕋ"
 LETTER_FONTS = (
     *("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf"),
     *("DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "STIXGeneral.ttf", "STIXGeneralBol.ttf"),
@@ -91,6 +93,11 @@ def _symbols(_shape: tuple[int, int, int], count: int = 2800) -> np.ndarray:
     return _characters(SYMBOLS, LETTER_FONTS[:8], count)  # the last two fonts have Latin letters only
 
 
+def _scripts(_shape: tuple[int, int, int], count: int = 1000) -> np.ndarray:
+    """Letters of three scripts, in the two fonts that have them all."""
+    return _characters(SCRIPTS, LETTER_FONTS[:2], count)
+
+
 def _noise(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]):
     """Images of independent values, clipped to [0, 1]; image i depends on nothing but the seed and i."""
 
@@ -116,46 +123,9 @@ OOD_SETS = {
     "held_out": Synthetic("held out", Role.NEAR, lambda _shape: digits(range(8, 10)).images),
     "letters": Synthetic("letters", Role.FAR, _letters),
     "symbols": Synthetic("symbols", Role.FAR, _symbols),
+    "scripts": Synthetic("other scripts", Role.FAR, _scripts),
     "photo_patches": Synthetic("photo patches", Role.FAR, _photo_patches),
     "gaussian": Synthetic("gaussian", Role.NOISE, _noise(lambda rng, shape: rng.normal(0.5, 1.0, shape))),
     "uniform": Synthetic("uniform", Role.NOISE, _noise(lambda rng, shape: rng.uniform(0.0, 1.0, shape))),
     "inverted": Synthetic("inverted", Role.NOISE, _inverted),
 }
-
-
-def validation_outliers(images: np.ndarray, labels: np.ndarray) -> list[EvaluationSet]:
-    """Strange images made of ID validation images, to choose by; no test set holds their like.
-
-    - `chimera`: the upper half of one image over the lower half of one of another class;
-    - `jigsaw`: an image's four quarters, turned round by one place;
-    - `shuffled`: an image's pixels in another order;
-    - `clouds`: uniform noise on a grid of 4 x 4, scaled up.
-
-    Args:
-        images: uint8 (N, H, W, C), H and W even.
-        labels: Integers (N,), of two classes or more.
-
-    Returns:
-        A set of N images of each kind, by that key.
-
-    Raises:
-        InputError: The images are of one class.
-    """
-    if len(np.unique(labels)) < 2:
-        raise InputError("validation images are of one class; validation outliers need two or more")
-    count, height, width, channels = images.shape
-    rng = np.random.default_rng(NOISE_SEED)
-    top, left = height // 2, width // 2
-    others = [rng.choice(np.flatnonzero(labels != label)) for label in labels]
-    chimera = np.concatenate([images[:, :top], images[others][:, top:]], axis=1)
-    rows = (images[:, top:, :left], images[:, :top, :left]), (images[:, top:, left:], images[:, :top, left:])
-    jigsaw = np.concatenate([np.concatenate(row, axis=2) for row in rows], axis=1)
-    pixels = images.reshape(count, height * width, channels)
-    shuffled = np.stack([rng.permutation(image) for image in pixels]).reshape(images.shape)
-    grids = rng.integers(0, 256, (count, channels, 4, 4), np.uint8)
-    clouds = [
-        np.stack([Image.fromarray(g).resize((width, height), Image.Resampling.BILINEAR) for g in grid], -1)
-        for grid in grids
-    ]
-    outliers = dict(chimera=chimera, jigsaw=jigsaw, shuffled=shuffled, clouds=np.stack(clouds))
-    return [EvaluationSet(name, name, Role.VALIDATION, made, None, ()) for name, made in outliers.items()]

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodlib.checkpoints import Checkpoints
+from oodlib.degrade import degrade
 from oodlib.detection.augment import augment
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import CosineHead
 from oodlib.detection.losses import uniform_cross_entropy
 from oodlib.detection.vos import VirtualOutliers
+from oodlib.diffusion.levels import NoiseLevels
 from oodlib.errors import InputError
 from oodlib.files import fingerprint
 from oodlib.images import uint8_tensor
@@ -35,7 +37,10 @@ def fit_detector(
     outliers: np.ndarray | None = None,
     outlier_targets: np.ndarray | None = None,
     outlier_loss_weights: np.ndarray | None = None,
+    twins: np.ndarray | None = None,
+    twin_labels: np.ndarray | None = None,
     virtual_outliers: bool = False,
+    double_batch: bool = False,
     device: str | torch.device = "cpu",
     label: str = "detector",
     checkpoints: Path | None = None,
@@ -55,7 +60,9 @@ def fit_detector(
         outliers: uint8 (M, H, W, C) with M of 2 or more, or None for plain training.
         outlier_targets: (M, C), what to predict for each, rows that sum to 1; None for the uniform distribution.
         outlier_loss_weights: (M,), how much each outlier counts; None for 1.
+        twins, twin_labels: uint8 (M, H, W, C) and integers (M,), an ID image beside each outlier; None for none.
         virtual_outliers: Draw outliers in feature space while training, in place of images.
+        double_batch: Take twice as many ID images in each of as many steps.
         checkpoints: A folder for checkpoints; a training with the same settings that was stopped goes on from there.
         checkpoint_every_s: Seconds between two of them.
 
@@ -81,6 +88,10 @@ def fit_detector(
         None if values is None else torch.as_tensor(values, dtype=torch.float32, device=device)
         for values in (outlier_targets, outlier_loss_weights)
     )
+    twin_images, twin_classes = None, None
+    if twins is not None:
+        twin_images = uint8_tensor(twins, detector.image_shape).to(device)
+        twin_classes = labels_of(twin_images, twin_labels, len(detector.class_names)).to(device)
     if outliers is not None:
         _check_outliers(len(outlier_images), targets, loss_weights, len(detector.class_names))
     if outliers is not None and virtual_outliers:
@@ -91,7 +102,10 @@ def fit_detector(
         data=fingerprint(id_images.cpu().numpy(), id_labels.cpu().numpy()),
         outlier_images=None if outliers is None else fingerprint(outlier_images.cpu().numpy()),
         virtual_outliers=virtual_outliers,
-        exposure=fingerprint(*(t.cpu().numpy() for t in (targets, loss_weights) if t is not None)),
+        double_batch=double_batch,
+        exposure=fingerprint(
+            *(t.cpu().numpy() for t in (targets, loss_weights, twin_images, twin_classes) if t is not None)
+        ),
         **start_of(detector),
     )
     detector.to(device).train()
@@ -103,37 +117,57 @@ def fit_detector(
         groups, settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay, nesterov=True
     )
     steps = max(1, round(settings.epochs * len(id_images) / batch_size))
+    id_batch_size = (1 + double_batch) * batch_size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-6)
 
     shifts, outlier_shifts = generator(seed, "augmentation"), generator(seed, "outlier augmentation")
+    nuisances = generator(seed, "nuisances")
     virtual, random_virtual = VirtualOutliers(len(detector.class_names)), generator(seed, "virtual outliers")
     progress = Progress(label, steps, batch_size, detector.parameters())
     parts = dict(detector=detector, optimizer=optimizer, schedule=schedule, progress=progress)
     parts |= dict(
-        shifts=shifts, outlier_shifts=outlier_shifts, virtual=virtual, random_virtual=random_virtual
+        shifts=shifts,
+        outlier_shifts=outlier_shifts,
+        nuisances=nuisances,
+        virtual=virtual,
+        random_virtual=random_virtual,
     )
     saved = Checkpoints(checkpoints, start, parts, checkpoint_every_s)
     done = saved.resume()
-    order = itertools.islice(batches(len(id_images), batch_size, generator(seed, "ID order")), done, None)
+    order = itertools.islice(batches(len(id_images), id_batch_size, generator(seed, "ID order")), done, None)
     if outliers is not None:
+        at_noise_levels = None
+        if settings.noise_levels:
+            at_noise_levels = NoiseLevels(settings.noise_levels, settings.clean_share, seed)
         outlier_order = batches(len(outlier_images), outlier_batch_size, generator(seed, "outlier order"))
         outlier_order = itertools.islice(outlier_order, done, None)
     for step in range(done + 1, steps + 1):
         index = next(order).to(device, non_blocking=True)
         batch, batch_labels = augment(id_images[index], settings.flip, shifts), id_labels[index]
-        exposure = ()
+        outlier_batch, exposure = batch[:0], ()
         if outliers is not None:
-            drawn = next(outlier_order).to(device, non_blocking=True)
-            batch = torch.cat([batch, augment(outlier_images[drawn], settings.flip, outlier_shifts)])
+            numbers = next(outlier_order)
+            drawn = numbers.to(device, non_blocking=True)
+            outlier_batch = augment(outlier_images[drawn], settings.flip, outlier_shifts)
             exposure = (None if values is None else values[drawn] for values in (targets, loss_weights))
-        features = detector.features(batch)
+            if twin_images is not None:
+                batch = torch.cat([batch, augment(twin_images[drawn], settings.flip, outlier_shifts)])
+                batch_labels = torch.cat([batch_labels, twin_classes[drawn]])
+        if settings.degrade:  # each ID image once more, and every other outlier
+            batch = torch.cat([batch, degrade(batch, settings.degrade, nuisances)])
+            batch_labels = batch_labels.repeat(2)
+            outlier_batch[::2] = degrade(outlier_batch[::2], settings.degrade, nuisances)
+        if outliers is not None and at_noise_levels is not None:
+            seen = (step - 1) * outlier_batch_size + torch.arange(len(numbers))
+            outlier_batch = at_noise_levels(outlier_batch, numbers, seen // len(outlier_images))
+        features = detector.features(torch.cat([batch, outlier_batch]))
         if virtual_outliers:
             virtual.remember(features, batch_labels)
             features = torch.cat([features, virtual.draw(outlier_batch_size, random_virtual)])
         logits = detector.head.training_logits(features, batch_labels)
-        loss = F.cross_entropy(logits[:batch_size], batch_labels)
-        if len(logits) > batch_size:
-            loss = loss + settings.outlier_weight * uniform_cross_entropy(logits[batch_size:], *exposure)
+        loss = F.cross_entropy(logits[: len(batch)], batch_labels)
+        if len(logits) > len(batch):
+            loss = loss + settings.outlier_weight * uniform_cross_entropy(logits[len(batch) :], *exposure)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -29,12 +29,15 @@ START_TIMESTEPS = (249, 499)  # of 1000, to which images are noised before they 
 
 
 @torch.inference_mode()
-def reconstruct(denoiser: Denoiser, images: Tensor, noise: Tensor, start: int) -> tuple[Tensor, Tensor]:
+def reconstruct(
+    denoiser: Denoiser, images: Tensor, noise: Tensor, start: int, label_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Noise images to time step `start` and denoise them from there.
 
     Args:
         images, noise: (N, channels, H, W) on the denoiser's device; images in [-1, 1].
         start: The time step, in [0, 1000).
+        label_weights: (N, C); None for no class.
 
     Returns:
         The noisy images and what the denoiser makes of them, each (N, channels, H, W).
@@ -42,7 +45,7 @@ def reconstruct(denoiser: Denoiser, images: Tensor, noise: Tensor, start: int) -
     scheduler = _ddim(denoiser)
     scheduler.timesteps = scheduler.timesteps[scheduler.timesteps <= start]
     noisy = scheduler.add_noise(images, noise, torch.tensor(start))
-    return noisy, _without_class(denoiser, scheduler, noisy)
+    return noisy, _denoised(denoiser, scheduler, noisy, label_weights)
 
 
 @torch.inference_mode()
@@ -64,7 +67,7 @@ def inpaint(denoiser: Denoiser, images: Tensor, noise: Tensor, hidden: Tensor) -
     def show_the_rest(t: Tensor, x: Tensor) -> Tensor:
         return torch.where(hidden, x, scheduler.add_noise(images, noise, t))
 
-    return torch.where(hidden, _without_class(denoiser, scheduler, noise, show_the_rest), images)
+    return torch.where(hidden, _denoised(denoiser, scheduler, noise, None, show_the_rest), images)
 
 
 def _ddim(denoiser: Denoiser) -> "DDIMScheduler":
@@ -73,12 +76,17 @@ def _ddim(denoiser: Denoiser) -> "DDIMScheduler":
     return scheduler
 
 
-def _without_class(
-    denoiser: Denoiser, scheduler: "DDIMScheduler", x: Tensor, before_step: Callable | None = None
+def _denoised(
+    denoiser: Denoiser,
+    scheduler: "DDIMScheduler",
+    x: Tensor,
+    label_weights: Tensor | None = None,
+    before_step: Callable | None = None,
 ) -> Tensor:
-    """Where `denoise` ends if no class is given."""
-    no_class = torch.zeros(len(x), len(denoiser.class_names), device=denoiser.device)
-    for _, after, _ in denoise(partial(denoiser, label_weights=no_class), scheduler, x, before_step):
+    """Where `denoise` ends, for no class where none is given."""
+    if label_weights is None:
+        label_weights = torch.zeros(len(x), len(denoiser.class_names), device=denoiser.device)
+    for _, after, _ in denoise(partial(denoiser, label_weights=label_weights), scheduler, x, before_step):
         x = after
     return x
 

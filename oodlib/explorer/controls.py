@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import ipywidgets as w
 import numpy as np
 
+from oodlib.datasets.shifts import SHIFTS, shifts_of
 from oodlib.diffusion.labels import MIX_MODES
 from oodlib.diffusion.schedule import SCHEDULERS
 from oodlib.explorer.renderer import Drawing, Verdict
@@ -53,11 +54,14 @@ class Controls:
     Args:
         detectors: Names to choose from.
         outliers: Those of the detectors whose histograms stand side by side.
+        channels: Of the images.
     """
 
-    def __init__(self, class_names: tuple[str, ...], detectors: Sequence[str], outliers: Sequence[str]):
+    def __init__(
+        self, class_names: tuple[str, ...], detectors: Sequence[str], outliers: Sequence[str], channels: int
+    ):
         self.class_names = class_names
-        left, right = self._make_left(detectors), self._make_right(outliers)
+        left, right = self._make_left(detectors, channels), self._make_right(outliers)
         self.blend, self.denoising = Blend(class_names), Denoising()
         self.pairs, self.export = Pairs(class_names), Export()
         tabs = (self.blend, self.denoising, self.pairs, self.export)
@@ -66,7 +70,7 @@ class Controls:
         self.widget = w.VBox([css, w.HBox([left, right]), self.tab])
         self.widget.add_class("oodlib")
 
-    def _make_left(self, detectors: Sequence[str]) -> w.Widget:
+    def _make_left(self, detectors: Sequence[str], channels: int) -> w.Widget:
         """What is drawn: weights, noise, sampler, and who judges."""
         names = self.class_names
         label_width = f"{8 * max(map(len, names)) + 12}px"
@@ -109,6 +113,9 @@ class Controls:
         )
         self.steps = w.BoundedIntText(8, min=1, max=1000, description="steps", **wide)
         self.scheduler = w.Dropdown(options=list(SCHEDULERS), description="sampler", **wide)
+        unshifted = ("none", "")
+        shifts = [(SHIFTS[name].title, name) for name in shifts_of(channels)]
+        self.shift = w.Dropdown(options=[unshifted, *shifts], description="shift", **wide)
         self.detector = w.Dropdown(options=detectors or [NO_DETECTOR], description="detector", **wide)
         return w.VBox(
             [
@@ -123,6 +130,7 @@ class Controls:
                 self.guidance,
                 self.steps,
                 self.scheduler,
+                self.shift,
                 self.detector,
             ],
             layout=w.Layout(width="318px", flex="0 0 318px"),
@@ -156,7 +164,8 @@ class Controls:
     @property
     def sampling(self) -> tuple[w.Widget, ...]:
         """Those whose change draws anew."""
-        return (*self.weights, self.mix, self.seed, self.guidance, self.steps, self.scheduler, self.detector)
+        drawn = (*self.weights, self.mix, self.seed, self.guidance, self.steps, self.scheduler)
+        return (*drawn, self.shift, self.detector)
 
     @property
     def state(self) -> State:
@@ -170,6 +179,7 @@ class Controls:
             guidance_scale=self.guidance.value,
             num_inference_steps=self.steps.value,
             scheduler=self.scheduler.value,
+            shift=self.shift.value or None,
             detector=self.detector.value or None,
             blend=tuple(box.value for box in self.blend.pair),
             frame=self.blend.frame.value,
@@ -185,6 +195,7 @@ class Controls:
         self.guidance.value = state.guidance_scale
         self.steps.value = self.denoising.step.max = state.num_inference_steps
         self.scheduler.value = state.scheduler
+        self.shift.value = state.shift or ""
         has_detectors = NO_DETECTOR not in self.detector.options
         self.detector.value = state.detector or (None if has_detectors else NO_DETECTOR[1])
         for box, value in zip(self.blend.pair, state.blend, strict=True):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from oodlib.datasets.roles import Role
+from oodlib.datasets.shifts import shifted
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
 from oodlib.detection.metrics import is_ood
@@ -29,6 +30,7 @@ from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State, detector_name
 from oodlib.files import read_csv
 from oodlib.images import signed_to_uint8
 from oodlib.marks import MARKS
+from oodlib.outliers.sources import BISECTIONS
 from oodlib.reports.tables import OOD_ROLES
 from oodlib.runs import Run
 
@@ -134,6 +136,23 @@ class Renderer:
         )
         return self._draw(state, mixed, [0] * BLEND_FRAMES)
 
+    def tie(self, state: State) -> float | None:
+        """The share of the way along `blend` at which the first detector is torn between the two classes; None without
+        a detector."""
+        if not state.detector:
+            return None
+        classes, low, high = len(self.denoiser.class_names), 0.0, 1.0
+        with self.lock, few_threads(self.denoiser.image_shape):
+            detector = next(iter(self._load(state.detector).values()))
+            sampling = {**state.sampling, "scheduler": self._scheduler(state.scheduler)}
+            for _ in range(BISECTIONS):
+                middle = (low + high) / 2
+                mixed = pair_weights([state.blend], classes, state.mix, middle)
+                images = sample(self.denoiser, mixed, noise_index=[0], **sampling)
+                a, b = detector.classify(images)[0][0, list(state.blend)]
+                low, high = (low, middle) if b > a else (middle, high)
+        return (low + high) / 2
+
     def pair_matrix(self, state: State) -> dict[str, tuple[np.ndarray, float]]:
         """Mean score of a few mixtures of every pair at equal weights, (C, C), and the threshold, for each detector.
 
@@ -192,6 +211,8 @@ class Renderer:
             detectors = self._load(state.detector) if state.detector else {}
             start = time.perf_counter()
             images = sample(self.denoiser, weights, noise_index=noise_index, on_step=on_step, **sampling)
+            if state.shift:
+                images = shifted(images, state.shift)
             verdicts = {outliers: self._judge(detector, images) for outliers, detector in detectors.items()}
             clean[len(clean)] = [images]
             walks = [np.stack([np.concatenate(parts) for parts in walk.values()]) for walk in (steps, clean)]

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from oodlib.checks import Checked
 from oodlib.diffusion.labels import label_weights
 from oodlib.errors import InputError
+from oodlib.fields import name_in
 from oodlib.settings import Flag, Guidance, InferenceSteps, MixMode, Number, SchedulerName, Settings, Share
 
 IMAGES = 8  # drawn at once, from noises 0 to 7 of a seed
@@ -34,6 +35,8 @@ class State(Checked):
     guidance_scale: Guidance = 1.0
     num_inference_steps: InferenceSteps = 8
     scheduler: SchedulerName = "unipc"
+    shift: Annotated[str, name_in("oodlib.datasets.shifts:SHIFTS")] | None = None
+    """What is done to the images before detectors see them."""
     detector: str | None = None
     """A name from `find_detectors`; None where there is none."""
     blend: tuple[Number, ...] = (0, 1)
@@ -96,12 +99,14 @@ class State(Checked):
         return (
             "import torch\n"
             + ("from oodlib import pretrained\n" if "pretrained." in folder else "")
+            + ("from oodlib.datasets.shifts import shifted\n" if self.shift else "")
             + "from oodlib.diffusion.denoiser import Denoiser\n"
             "from oodlib.diffusion.labels import label_weights\n"
             "from oodlib.diffusion.sample import sample\n\n"
             f"denoiser = Denoiser.load({folder})\n"
             f"weights = label_weights(torch.tensor({list(self.weights)}), {self.mix!r})\n"
             f"images = sample(denoiser, weights.repeat({IMAGES}, 1){options})\n"
+            + (f"images = shifted(images, {self.shift!r})\n" if self.shift else "")
         )
 
 

@@ -33,7 +33,7 @@ class Blend:
             w.Dropdown(options=options, value=value, description=text, **narrow)
             for value, text in ((0, "from"), (len(options) - 1, "to"))
         ]
-        self.strip, self.strip_captions = picture(), w.HTML()
+        self.strip, self.tie, self.strip_captions = picture(), w.HTML(), w.HTML()
         self.frame = w.IntSlider(0, min=0, max=BLEND_FRAMES - 1, description="frame")
         play = w.Play(min=0, max=BLEND_FRAMES - 1, interval=250)
         self.link = w.jslink((play, "value"), (self.frame, "value"))
@@ -43,13 +43,23 @@ class Blend:
             [
                 w.HBox([*self.pair, play, self.frame]),
                 self.strip,
+                self.tie,
                 self.strip_captions,
                 w.HBox([self.frame_picture, self.frame_caption]),
             ]
         )
 
-    def show(self, blend: Drawing) -> None:
+    def show(self, blend: Drawing, tie: float | None) -> None:
+        """Show the line, and below it where a detector is torn between the two classes."""
         self.strip.value = row(blend.images)
+        # The first and the last image stand for 0 and 1 at their middles.
+        place = 50 / BLEND_FRAMES + (tie or 0) * (100 - 100 / BLEND_FRAMES)
+        words = (
+            f'<span style="left: {place:.1f}%" title="{tie:.0%} of the way">▲</span>'
+            if tie is not None
+            else ""
+        )
+        self.tie.value = f'<div class="oodlib-tie">{words}</div>'
         self.strip_captions.value = captions(blend, self.class_names, BLEND_FRAMES, 0, top=0)
 
     def show_frame(self, blend: Drawing) -> None:

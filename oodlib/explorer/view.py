@@ -31,6 +31,8 @@ CSS = f"""<style>
 .oodlib-marks {{ position: relative; height: 100%; pointer-events: none; }}
 .oodlib-marks i {{ position: absolute; bottom: 22%; height: 22%; width: 2px; background: black;
   box-shadow: 0 0 0 1px white; }}
+.oodlib-tie {{ position: relative; height: 14px; line-height: 14px; }}
+.oodlib-tie span {{ position: absolute; transform: translateX(-50%); }}
 .oodlib-line {{ height: 20px; line-height: 20px; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
   font-variant-numeric: tabular-nums; }}
 .oodlib-words {{ font-weight: bold; }}

@@ -66,7 +66,8 @@ class Explorer:
         self._blend_drawn = self._pairs_drawn = self._histograms_drawn = None
         detectors = list(self._renderer.detectors)
         first = first_state(self.class_names, settings, detectors)
-        self.controls = Controls(self.class_names, detectors, ("none", settings.outliers))
+        names, channels = ("none", settings.outliers), denoiser.image_shape[2]
+        self.controls = Controls(self.class_names, detectors, names, channels)
         self.widget = self.controls.widget
         self._connect()
         kernel.hurry(self)
@@ -233,11 +234,11 @@ class Explorer:
         with self._lock, self._reporting():
             state = self.state
             tab = TABS[self.controls.tab.selected_index or 0]
-            sampler = (state.mix, state.seed, state.sampling, state.detector)
+            sampler = (state.mix, state.seed, state.sampling, state.shift, state.detector)
             if tab == "Blend":
                 if (sampler, state.blend) != self._blend_drawn:
                     self._blend = self._renderer.blend(state)
-                    self.controls.blend.show(self._blend)
+                    self.controls.blend.show(self._blend, self._renderer.tie(state))
                     self._blend_drawn = (sampler, state.blend)
                 self._show_frame()
             elif tab == "Denoising":

@@ -27,6 +27,7 @@ def fill(
     keep_share: float = 1.0,
     weigh_by_impurity: bool = False,
     soft_targets: bool = False,
+    twins: str | None = None,
 ) -> tuple[OutlierPool, pd.DataFrame]:
     """A pool of `count` outliers that pass the filters, and its `purity` table.
 
@@ -39,6 +40,7 @@ def fill(
         keep_share: The share that is kept of those in the windows: the ones of lowest confidence.
         weigh_by_impurity: Give each outlier a loss weight by how unsure the committee is, see `impurity_weights`.
         soft_targets: Give each outlier the committee's probabilities as its target, in place of the uniform ones.
+        twins: `outliers` to take the twins of the outliers that passed in their place.
 
     Raises:
         InputError: `count` is below 2, or too few candidates pass; the message says which share did.
@@ -75,6 +77,10 @@ def fill(
     if keep_share < 1:
         kept = np.sort(table["confidence"].to_numpy()[:wanted].argsort(kind="stable")[:count])
     pool, table = pool.take(kept), table.iloc[kept].reset_index(drop=True)
+    if twins == "outliers":
+        one_hot = np.eye(pool.label_weights.shape[1], dtype=np.float32)[pool.twin_labels]
+        pool = OutlierPool(pool.twins, one_hot)
+        table = purity(pool, committee)
     if weigh_by_impurity:
         pool = replace(pool, loss_weights=impurity_weights(table["confidence"].to_numpy()))
     if soft_targets:

@@ -21,7 +21,11 @@ class OutlierPool:
     targets: np.ndarray | None = None
     """float32 (N, classes): what to predict, rows that sum to 1; None for the uniform distribution."""
     loss_weights: np.ndarray | None = None
-    """float32 (N,): how much each outlier counts, 1 on average; None for 1."""
+    """float32 (N,): how much each outlier counts; None for 1."""
+    twins: np.ndarray | None = None
+    """uint8 (N, H, W, C): an image of one class for each outlier, to be learned as an ID image; None for none."""
+    twin_labels: np.ndarray | None = None
+    """int64 (N,): their classes."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -30,7 +34,11 @@ class OutlierPool:
     def exposure(self) -> dict[str, Any]:
         """The arguments of `detection.train.fit_detector`."""
         return dict(
-            outliers=self.images, outlier_targets=self.targets, outlier_loss_weights=self.loss_weights
+            outliers=self.images,
+            outlier_targets=self.targets,
+            outlier_loss_weights=self.loss_weights,
+            twins=self.twins,
+            twin_labels=self.twin_labels,
         )
 
     def fingerprint(self) -> str:
@@ -70,8 +78,18 @@ class OutlierPool:
                 raise ValueError(f"{name} do not fit the images")
             if values is not None and not np.isfinite(values).all():
                 raise ValueError(f"{name} are not all finite")
+        if (self.twins is None) != (self.twin_labels is None):
+            raise ValueError("twins and their labels come together")
+        if self.twins is not None and (
+            self.twins.dtype != np.uint8
+            or self.twins.shape != self.images.shape
+            or self.twin_labels.shape != (count,)
+            or not np.isin(self.twin_labels, np.arange(classes)).all()
+        ):
+            raise ValueError("twins do not fit the images")
 
 
 def joined(pools: Sequence[OutlierPool]) -> OutlierPool:
-    """Pools, as yet without targets and loss weights, as one."""
-    return OutlierPool(*(np.concatenate([getattr(p, n) for p in pools]) for n in ("images", "label_weights")))
+    """Pools of one source as one."""
+    arrays = {name: [getattr(pool, name) for pool in pools] for name in vars(pools[0])}
+    return OutlierPool(**{n: None if of[0] is None else np.concatenate(of) for n, of in arrays.items()})

@@ -2,16 +2,18 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from oodlib.conditions import DEGRADE
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import MIX_MODES
 from oodlib.errors import InputError
 from oodlib.outliers.committee import Committee
+from oodlib.outliers.nuisances import nuisance_auroc
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import label_mixup
 
@@ -55,6 +57,26 @@ def shares(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The share of each of `VERDICTS` in each group of a `purity` table, a row for each group."""
     counts = table.groupby(by, sort=False)["verdict"].value_counts(normalize=True)
     return counts.unstack(fill_value=0.0).reindex(columns=VERDICTS, fill_value=0.0)
+
+
+def pool_table(
+    tables: Mapping[str, pd.DataFrame], images: Mapping[str, np.ndarray], id_images: np.ndarray
+) -> pd.DataFrame:
+    """A row for each pool: shares of `VERDICTS` and the median distance, and how well nuisances alone tell its images
+    from ID images, as they are and degraded alike (AUROC, see `nuisances.nuisance_auroc`).
+
+    Args:
+        tables: From `purity`, by the name of the pool.
+        images: uint8 (N, H, W, C), by the same.
+    """
+    judged = pd.concat([table.assign(pool=name) for name, table in tables.items()])
+    rows = shares(judged, ["pool"])
+    rows["median distance"] = judged.groupby("pool")["distance"].median()
+    for column, strength in (("nuisances", 0.0), ("nuisances, degraded", DEGRADE)):
+        rows[column] = {
+            name: nuisance_auroc(of_pool, id_images, strength) for name, of_pool in images.items()
+        }
+    return rows
 
 
 def by_mode_and_weight(

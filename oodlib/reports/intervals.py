@@ -1,35 +1,29 @@
 """What exposure to outliers changes, with 95 % intervals.
 
 A detector that saw outliers is compared with the one of the same head and seed that saw none. Below five seeds the
-interval is that of a paired t test over seeds. From five on it is that of a bootstrap over seeds and images, for what
+interval is that of a paired t test over seeds. From five on it is that of `bootstrap`, over seeds and images, for what
 is quickly resampled: AUROC and accuracy; AUPR and FPR95 keep the t interval. One seed gives none: two detectors that
 differ in rounding alone can be points apart.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from oodlib.datasets.roles import ID_TEST
-from oodlib.detection.metrics import resampled_auroc
-from oodlib.errors import InputError
+from oodlib.reports.bootstrap import MEAN, gains
 from oodlib.reports.names import label
 from oodlib.reports.tables import (
     DETECTOR_KEY,
     METRICS,
     by_own_score,
-    id_and_ood,
-    ordered,
     seed_means,
     titles,
     with_own_score,
 )
 
 BOOTSTRAP_SEEDS = 5  # from so many on, seeds and images are resampled
-MEAN = "mean over sets"
 CHANGE_KEY = ["head", "outliers", "ood_set", "metric"]
 
 
@@ -84,95 +78,22 @@ def _paired_t(pairs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-class _Images(NamedTuple):
-    """Own scores of a detector's test images, and which ID images it classifies correctly."""
-
-    id_scores: np.ndarray
-    ood_scores: dict[str, np.ndarray]
-    correct: np.ndarray
-    """float64: 0 or 1, NaN where it is not known."""
-
-    @classmethod
-    def of(cls, scores: pd.DataFrame) -> "_Images":
-        id_images, ood_sets = id_and_ood(scores)
-        return cls(
-            id_images["score"].to_numpy(),
-            {key: images["score"].to_numpy() for key, images in ood_sets.items()},
-            id_images["correct"].astype(float).to_numpy(),
-        )
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        return {ID_TEST: len(self.id_scores)} | {key: len(values) for key, values in self.ood_scores.items()}
-
-
 def _bootstrap(
     scores: pd.DataFrame, pairs: dict[tuple[str, str], tuple[int, ...]], draws: int, seed: int
 ) -> pd.DataFrame:
-    """Changes in AUROC and accuracy of these heads and sources on these seeds.
-
-    A draw takes seeds, ID images and images of each OOD set with replacement, the same for all detectors, so that
-    differences are paired. With few seeds such intervals are rather too narrow.
-    """
-    rng = np.random.default_rng(seed)
-    scores = with_own_score(scores[scores["head"].isin([head for head, _ in pairs])])
-    detectors = {key: _Images.of(rows) for key, rows in ordered(scores).groupby(DETECTOR_KEY, sort=False)}
-    sizes = next(iter(detectors.values())).sizes
-    for (head, outliers, number), images in detectors.items():
-        if images.sizes != sizes:
-            raise InputError(
-                f"{head} with {outliers}, seed {number}, was tested on {images.sizes} images, others on {sizes}; "
-                "test all on the same with notebook 3"
-            )
-    # Row 0 counts each image once: the estimate itself.
-    counts = {
-        key: np.vstack(
-            [np.ones(size), rng.multinomial(size, np.full(size, 1 / size), draws)],
-            dtype=np.uint16,
-            casting="unsafe",
-        )
-        for key, size in sizes.items()
-    }
-
-    @cache
-    def shares(head: str, seeds: tuple[int, ...]) -> np.ndarray:
-        """The share of each seed in each draw, (seeds, draws + 1)."""
-        drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), draws)
-        return np.vstack([np.ones(len(seeds)), drawn]).T / len(seeds)
-
-    @cache
-    def resampled(head: str, outliers: str, seeds: tuple[int, ...]) -> dict[tuple[str, str], np.ndarray]:
-        return _over_seeds([detectors[head, outliers, s] for s in seeds], counts, shares(head, seeds))
-
-    rows = []
-    for (head, outliers), seeds in pairs.items():
-        plain, exposed = resampled(head, "none", seeds), resampled(head, outliers, seeds)
-        interval = f"95 % bootstrap interval over {len(seeds)} seeds and images"
-        for (ood_set, metric), values in exposed.items():
-            none, change = plain[ood_set, metric][0], values - plain[ood_set, metric]
-            low, high = np.quantile(change[1:], [0.025, 0.975])
-            rows.append((head, outliers, ood_set, metric, none, values[0], change[0], low, high, interval))
-    columns = [*CHANGE_KEY, "none", "exposed", "change", "low", "high", "interval"]
-    return pd.DataFrame(rows, columns=columns).set_index(CHANGE_KEY)
-
-
-def _over_seeds(
-    detectors: Sequence[_Images], counts: dict[str, np.ndarray], share: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
-    """AUROC on each OOD set and its mean, and accuracy, of each draw, as a mean over seeds, (draws + 1,)."""
-    by_set = {
-        (key, "auroc"): sum(
-            share[i] * resampled_auroc(d.id_scores, d.ood_scores[key], counts[ID_TEST], counts[key])
-            for i, d in enumerate(detectors)
-        )
-        for key in detectors[0].ood_scores
-    }
-    right = sum(share[i] * (counts[ID_TEST] @ d.correct) for i, d in enumerate(detectors))
-    return {
-        (MEAN, "auroc"): np.mean(list(by_set.values()), axis=0),
-        **by_set,
-        (MEAN, "id_accuracy"): right / counts[ID_TEST].shape[1],
-    }
+    """Changes in AUROC and accuracy of these heads and sources on these seeds."""
+    heads = {head for head, _ in pairs}
+    scores = with_own_score(scores[scores["head"].isin(heads)])
+    detectors = (
+        ((head, outliers, 0, seed), images)
+        for (head, outliers, seed), images in scores.groupby(DETECTOR_KEY, sort=False)
+    )
+    comparisons = [(head, outliers, "none") for head, outliers in pairs]
+    table = gains(detectors, comparisons, lambda _: False, draws, seed)
+    table["set"] = table["set"].where(table["metric"] != "id_accuracy", table["set"].replace(ID_TEST, MEAN))
+    interval = "95 % bootstrap interval over " + table["seeds"].astype(str) + " seeds and images"
+    names = {"set": "ood_set", "reference_value": "none", "value": "exposed"}
+    return table.rename(columns=names).assign(interval=interval).set_index(CHANGE_KEY).drop(columns="seeds")
 
 
 def interval_text(changes: pd.DataFrame) -> str:

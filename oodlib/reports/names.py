@@ -1,5 +1,7 @@
 """What things are called on screen, in tables, figures and widgets."""
 
+import re
+
 # Heads and sources of outliers stand in the order that tables have them in.
 NAMES = {
     "softmax": "softmax",
@@ -13,14 +15,24 @@ NAMES = {
     "label_mixup": "label mixup",
     "impure_mixup": "impure mixup",
     "distant_mixup": "distant mixup",
+    "boundary_mixup": "boundary mixup",
     "weighted_mixup": "weighted mixup",
     "soft_mixup": "soft mixup",
     "three_way_mixup": "three-way mixup",
     "cmg": "CMG",
     "weak_guidance": "weak guidance",
     "strong_guidance": "strong guidance",
+    "rounded_mixup": "rounded mixup",
+    "crisp_mixup": "crisp mixup",
+    "placebo": "placebo",
+    "distant_placebo": "distant placebo",
+    "matched": "matched",
+    "regenerated": "regenerated",
+    "weightless": "weightless",
+    "double_batch": "double batch",
     "early_stopped": "early stopped",
     "pixel_mixup": "pixel mixup",
+    "training_images": "training images",
     "uniform_noise": "uniform noise",
     "vos": "VOS",
     "real": "real outliers",
@@ -32,6 +44,7 @@ NAMES = {
     "aupr_out": "AUPR-Out",
     "fpr95": "FPR95",
     "id_accuracy": "accuracy",
+    "called_ood": "share called OOD",
     "ood_set": "OOD set",
 }
 # What a score is, for an axis.
@@ -46,9 +59,19 @@ SCORE_AXES = {
 }
 
 
+# What is done to images, behind the name of a source of outliers (see `conditions`).
+MODIFIERS = {"noise": "noise levels", "degraded": "degraded"}
+
+
 def label(name: str) -> str:
-    """The name of a head, source, score, metric or column; one that is not listed is itself, with spaces for `_`."""
-    return NAMES.get(name, name.replace("_", " "))
+    """The name of a head, condition, score, metric or column; one that is not listed is itself, with spaces for `_`."""
+    modifiers = re.search(rf"(\+({'|'.join(MODIFIERS)})[\d.-]*)*$", name)[0]
+    source = name.removesuffix(modifiers)
+    words = [
+        f"{MODIFIERS[word]} {amount}".strip()
+        for word, amount in re.findall(r"\+([a-z]+)([\d.-]*)", modifiers)
+    ]
+    return ", ".join([NAMES.get(source, source.replace("_", " ")), *words])
 
 
 def score_axis(score: str) -> str:

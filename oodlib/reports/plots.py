@@ -104,21 +104,6 @@ def _with_interval(title: str, changes: pd.DataFrame) -> str:
 
 
 @styled
-def study_heatmap(changes: pd.DataFrame, title: str) -> Figure:
-    """Change in AUROC, mean over the OOD sets, for each source of outliers and head, in percentage points.
-
-    Args:
-        changes: From `intervals.exposure_changes`.
-    """
-    means = changes[(changes["metric"] == "auroc") & (changes["ood_set"] == MEAN)]
-    heads, sources = means["head"].nunique(), means["outliers"].nunique()
-    figure = Figure(figsize=(max(5, 2 + 0.95 * heads), 1.2 + 0.32 * sources), layout="constrained")
-    _change_map(figure.subplots(), means, "outliers", "head", 0.95)
-    figure.suptitle(_with_interval(title, means))
-    return figure
-
-
-@styled
 def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
     """AUROC of each head on each OOD set without and with outlier exposure, and the change.
 

@@ -1,88 +1,203 @@
-"""Which outliers? The choice of a default by validation outliers, and what each source changes on the test sets."""
+"""What exposure to outliers teaches: each source against no outliers, against degraded ID images, and against the
+placebo in which nothing is mixed. And the choice of a default, which looks at validation images alone."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from oodlib import datasets
+from oodlib.conditions import references, takes_denoiser
+from oodlib.datasets.roles import ID_TEST, Role
+from oodlib.detection.detector import Detector
+from oodlib.detection.metrics import auroc, is_ood
 from oodlib.errors import InputError
-from oodlib.files import write_text
-from oodlib.reports.intervals import MEAN, change_text, exposure_changes, interval_text
+from oodlib.files import read_csv, read_json, write_text
+from oodlib.reports.bootstrap import ALL_HEADS, DEGRADED, SHIFTED, Comparison, Key, gains
+from oodlib.reports.intervals import change_text
 from oodlib.reports.names import label
-from oodlib.reports.tables import by_own_score, markdown, ordered
+from oodlib.reports.tables import DETECTOR_KEY, by_own_score, markdown, ordered
+from oodlib.runs import Run
+
+HEADLINE = ("natural sets", "near sets")  # noise sets stand apart: noise as outliers solves them by itself
+KNN = "knn"
+
+
+def replicates(run: Run) -> list[Run]:
+    """The run, and those that repeat a part of it with another denoiser: of `study`, `study-1`, `study-2` and so on."""
+    runs = [run]
+    while (further := Run(f"{run.name}-{len(runs)}", run.settings)).scored():
+        runs.append(further)
+    return runs
+
+
+def tables(runs: Sequence[Run], name: str) -> pd.DataFrame:
+    """`Run.tables` of replicates as one, with the number of the denoiser as `denoiser`."""
+    return ordered(
+        pd.concat([run.tables(name).assign(denoiser=k) for k, run in enumerate(runs)], ignore_index=True)
+    )
+
+
+def detectors(runs: Sequence[Run], score: str | None = None) -> Iterator[tuple[Key, pd.DataFrame]]:
+    """What `bootstrap.gains` takes: the images of each detector, by this score, or by its own."""
+    for number, run in enumerate(runs):
+        for mark in run.scored():
+            images = read_csv(mark.with_name("scores.csv"))
+            head, outliers, seed, own = images.loc[0, [*DETECTOR_KEY, "own_score"]]
+            name = score or own
+            if name not in images:  # the denoiser has scores of its own
+                continue
+            threshold = read_json(mark.with_name("scores.json"))["thresholds"][name]
+            table = images[["set", "role", "correct"]].assign(score=images[name])
+            yield (
+                (head, outliers, number, int(seed)),
+                table.assign(called_ood=is_ood(images[name], threshold)),
+            )
+
+
+def comparisons(results: pd.DataFrame) -> list[Comparison]:
+    """Each head and condition with each of its `references` that was trained too."""
+    trained = list(results[["head", "outliers"]].drop_duplicates().itertuples(index=False, name=None))
+    return [
+        (head, outliers, reference)
+        for head, outliers in trained
+        for reference in references(outliers).values()
+        if (head, reference) in trained
+    ]
+
+
+def study_gains(runs: Sequence[Run], results: pd.DataFrame, score: str | None = None) -> pd.DataFrame:
+    """`bootstrap.gains` of every comparison, by this score, or by each head's own.
+
+    Raises:
+        InputError: No detector can be compared with one that was trained without outliers.
+    """
+    pairs = comparisons(results)
+    if not pairs:
+        raise InputError(
+            "no detector was trained without outliers; train some with notebook 3, outliers = 'none'"
+        )
+    return gains(detectors(runs, score), pairs, takes_denoiser)
+
+
+def overview(results: pd.DataFrame, alarms: pd.DataFrame) -> pd.DataFrame:
+    """A row for each condition, mean over heads, denoisers and seeds, in percent: AUROC by each head's own score and by
+    KNN, on natural, near and noise sets; the share of ID test images, as they are, degraded and shifted, that is called
+    OOD; accuracy.
+
+    Args:
+        results: Metrics of all detectors.
+        alarms: From `tables.alarm_table`, of the same.
+    """
+    columns = {}
+    own, knn = by_own_score(results), results[results["score"] == KNN]
+    groups = {"natural": [Role.NEAR, Role.FAR], "near": [Role.NEAR], "noise": [Role.NOISE]}
+    for name, of_score in (("", own), (f", {label(KNN)}", knn)):
+        for group, roles in groups.items():
+            rows = of_score[of_score["role"].isin(roles)]
+            columns[f"{group}{name}"] = rows.groupby("outliers", sort=False)["auroc"].mean()
+    of_own = alarms[alarms["score"] == alarms["own_score"]]
+    for name, role in (("ID", Role.ID), ("degraded ID", Role.DEGRADED_ID), ("shifted ID", Role.SHIFTED_ID)):
+        rows = of_own[of_own["role"] == role]
+        columns[f"{name} called OOD"] = rows.groupby("outliers", sort=False)["called_ood"].mean()
+    columns["accuracy"] = own.groupby("outliers", sort=False)["id_accuracy"].mean()
+    return 100 * pd.DataFrame(columns).loc[own["outliers"].unique()]
+
+
+def gain_table(
+    changes: pd.DataFrame, group: str, metric: str = "auroc", head: str = ALL_HEADS
+) -> pd.DataFrame:
+    """A row for each condition: its change against each reference, in percentage points, as text.
+
+    Args:
+        changes: From `study_gains`.
+        group: A set or group of sets.
+        head: A head, or the mean over all.
+    """
+    rows = changes[(changes["set"] == group) & (changes["metric"] == metric) & (changes["head"] == head)]
+    rows = rows.assign(cell=change_text(rows))
+    cells = {(row.outliers, row.reference): row.cell for row in rows.itertuples()}
+    table = [
+        {"outliers": name}
+        | {f"against {kind}": cells.get((name, other), "") for kind, other in references(name).items()}
+        for name in rows["outliers"].unique()
+    ]
+    return pd.DataFrame(table).fillna("")
 
 
 def by_validation(validation: pd.DataFrame) -> pd.DataFrame:
-    """AUROC on validation outliers, each head by its own score, mean over sets and seeds: a row for each source of
-    outliers, a column for each head and their `mean`, best first. The choice looks at nothing else.
+    """AUROC on validation outliers, each head by its own score, mean over sets, denoisers and seeds: a row for each
+    condition, a column for each head, their `mean`, and the `false_alarms` on degraded validation images; best first.
 
     Args:
         validation: Metrics of several detectors on validation outliers.
     """
     own = by_own_score(ordered(validation))
     table = own.pivot_table("auroc", "outliers", "head", sort=False).dropna()
-    return table.assign(mean=table.mean(axis=1)).sort_values("mean", ascending=False, kind="stable")
+    alarms = own.groupby("outliers", sort=False)["false_alarms"].mean()
+    table = table.assign(mean=table.mean(axis=1), false_alarms=alarms)
+    return table.sort_values("mean", ascending=False, kind="stable")
 
 
-def best_source(validation: pd.DataFrame, eligible: Collection[str]) -> str:
-    """The best of the eligible sources in a table from `by_validation`."""
-    sources = [source for source in validation.index if source in eligible]
-    if not sources:
+def best_condition(validation: pd.DataFrame, eligible: Collection[str], most_alarms: float = 0.1) -> str:
+    """The best of the eligible conditions in a table from `by_validation` that calls at most this share of degraded
+    validation images OOD."""
+    table = validation[validation["false_alarms"] <= most_alarms]
+    names = [name for name in table.index if name in eligible]
+    if not names:
         raise InputError(
-            f"no detector was trained with any of {', '.join(eligible)}; train some with notebook 3"
+            f"none of {', '.join(eligible)} was trained and has at most {most_alarms:.0%} false alarms; train others "
+            "with notebook 3"
         )
-    return sources[0]
+    return names[0]
 
 
-def study_changes(results: pd.DataFrame, scores: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """`exposure_changes`, of which none may be missing.
+def sealed_auroc(runs: Sequence[Run], outliers: Collection[str], source: str, **look: object) -> pd.DataFrame:
+    """AUROC in percent on a set that was scored nowhere before, of the detectors of some conditions, by each head's own
+    score and by KNN: mean over denoisers and seeds.
 
-    Raises:
-        InputError: A head was not trained without outliers on the seeds of a source.
+    Args:
+        source: What `datasets.load` takes; `look` are its options.
     """
-    changes = exposure_changes(results, scores)
-    compared = set(zip(changes["head"], changes["outliers"], strict=True))
-    for head, outliers in results[["head", "outliers"]].drop_duplicates().itertuples(index=False):
-        if outliers != "none" and (head, outliers) not in compared:
-            raise InputError(
-                f"{head} was not trained without outliers on the seeds of {outliers}; train it with notebook 3"
-            )
-    return changes
+    images = datasets.load(source, "all", with_labels=False, **look).images
+    rows = []
+    for run in runs:
+        for mark in run.scored():
+            scores = read_csv(mark.with_name("scores.csv"))
+            head, condition, own = scores.loc[0, ["head", "outliers", "own_score"]]
+            if condition in outliers and KNN in scores:
+                id_scores = scores[scores["role"] == Role.ID]
+                of_sealed = Detector.load(mark.parent).all_scores(images)
+                for name in (own, KNN):
+                    value = auroc(id_scores[name], of_sealed[name])
+                    rows.append(
+                        dict(head=head, outliers=condition, score="own" if name == own else name, auroc=value)
+                    )
+    return 100 * pd.DataFrame(rows).pivot_table("auroc", ["score", "outliers"], "head", sort=False)
 
 
-def study_table(changes: pd.DataFrame, metric: str = "auroc") -> pd.DataFrame:
-    """A row for each source of outliers, a column for each head: the change of a metric, mean over the OOD sets."""
-    rows = changes[(changes["ood_set"] == MEAN) & (changes["metric"] == metric)]
-    table = rows.assign(cell=change_text(rows))
-    return table.pivot_table("cell", "outliers", "head", aggfunc="first", sort=False).reset_index()
-
-
-def verdicts(changes: pd.DataFrame, source: str) -> str:
-    """In words: which heads gain and lose AUROC with this source, over all sets and on each, as Markdown."""
-    rows = changes[(changes["outliers"] == source) & (changes["metric"] == "auroc")]
-    lines = []
-    for title, of_set in rows.groupby("title", sort=False):
-        heads = of_set["head"].map(label) + (100 * of_set["change"]).map(" {:+.1f}".format)
-        gain, lose = of_set["low"] > 0, of_set["high"] < 0
-        groups = {"gain": heads[gain], "lose": heads[lose], "are undecided": heads[~gain & ~lose]}
-        said = "; ".join(f"{verb}: {', '.join(group)}" for verb, group in groups.items() if len(group))
-        lines.append(f"- **{title}** · {said}.")
-    return "\n".join(lines)
-
-
-def write_study(path: Path, validation: pd.DataFrame, changes: pd.DataFrame, best: str) -> None:
-    """Write the choice and the tables as Markdown, atomically."""
-    seeds = changes["seeds"].max()
-    auroc, accuracy = (changes[changes["metric"] == metric] for metric in ("auroc", "id_accuracy"))
+def write_study(
+    path: Path, of_conditions: pd.DataFrame, validation: pd.DataFrame, changes: pd.DataFrame
+) -> None:
+    """Write the tables as Markdown, atomically."""
+    counts = changes[["denoisers", "seeds"]].max()
     parts = [
-        f"# Which outliers? {seeds} seed{'s' if seeds > 1 else ''}",
-        "AUROC in percent on validation outliers, each head by its own score, mean over sets and seeds. The best\n"
-        f"source of label mixtures is {best}:",
+        f"# What do outliers teach? {counts['denoisers']} denoisers, {counts['seeds']} seeds",
+        "AUROC in percent, mean over heads, denoisers and seeds, and what share of ID test images is called OOD:",
+        of_conditions.rename(index=label).to_markdown(floatfmt=".1f"),
+        "On validation images, AUROC in percent and false alarms on degraded ones:",
         (100 * validation).rename(index=label, columns=label).to_markdown(floatfmt=".1f"),
-        "Change in AUROC against no outliers, mean over the OOD test sets, in percentage points; * where the interval\n"
-        f"excludes 0. In brackets: {interval_text(auroc)}.",
-        markdown(study_table(auroc)),
-        f"The same of closed-set accuracy. In brackets: {interval_text(accuracy)}.",
-        markdown(study_table(accuracy, "id_accuracy")),
     ]
+    of_groups = [(group, "auroc") for group in (*HEADLINE, "noise sets")]
+    for group, metric in (
+        *of_groups,
+        (SHIFTED, "called_ood"),
+        (DEGRADED, "called_ood"),
+        (ID_TEST, "id_accuracy"),
+    ):
+        parts += [
+            f"Change of {label(metric)} on {group}, mean over heads, in percentage points; in brackets the 95 %\n"
+            "interval of a bootstrap over denoisers, seeds and images; * where it excludes 0:",
+            markdown(gain_table(changes, group, metric)),
+        ]
     write_text(path, "\n\n".join(parts) + "\n")

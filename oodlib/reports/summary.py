@@ -67,6 +67,38 @@ def group_text(results: pd.DataFrame) -> str:
     )
 
 
+def alarm_summary(alarms: pd.DataFrame) -> pd.DataFrame:
+    """The share of ID test images that is called OOD, each head by its own score: mean and standard deviation over
+    seeds, in percent.
+
+    Columns `ID` (as they are), `degraded` and `shifted` (means over the shifts that training with `degrade` draws, and
+    over those that no training draws), `worst` (of the latter, with its name), `recalibrated` (shifted, by a threshold
+    from degraded validation images) and `accuracy, shifted`.
+
+    Args:
+        alarms: From `tables.alarm_table`, of several detectors.
+    """
+    keys = ["head", "outliers"]
+    own = alarms[alarms["score"] == alarms["own_score"]]
+
+    def mean(role: Role, column: str) -> pd.Series:
+        of_seed = own[own["role"] == role].groupby([*keys, "seed"], sort=False)[column].mean()
+        return of_seed.groupby(keys, sort=False).agg(_percent)
+
+    shifted = own[own["role"] == Role.SHIFTED_ID].groupby([*keys, "title"], sort=False)["called_ood"].mean()
+    worst = shifted[shifted.groupby(keys, sort=False).idxmax()].reset_index("title")
+    columns = {
+        "ID": mean(Role.ID, "called_ood"),
+        "degraded": mean(Role.DEGRADED_ID, "called_ood"),
+        "shifted": mean(Role.SHIFTED_ID, "called_ood"),
+        "worst": worst["title"] + (100 * worst["called_ood"]).map(" {:.1f}".format),
+        "recalibrated": mean(Role.SHIFTED_ID, "recalibrated"),
+        "accuracy, shifted": mean(Role.SHIFTED_ID, "accuracy"),
+    }
+    index = pd.MultiIndex.from_frame(own[keys].drop_duplicates())
+    return pd.DataFrame(columns, index).fillna("–").reset_index()
+
+
 def paper_table(results: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1: `AUROC / AUPR-In / AUPR-Out` in percent, a row for each OOD set, by its title, and outliers.
 
@@ -92,7 +124,7 @@ def change_table(changes: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=label).reset_index()
 
 
-def write_summary(path: Path, results: pd.DataFrame, changes: pd.DataFrame) -> None:
+def write_summary(path: Path, results: pd.DataFrame, changes: pd.DataFrame, alarms: pd.DataFrame) -> None:
     """Write the tables as Markdown, atomically."""
     seeds = results["seed"].nunique()
     parts = [
@@ -104,6 +136,10 @@ def write_summary(path: Path, results: pd.DataFrame, changes: pd.DataFrame) -> N
         "noise and inverted images, near sets show the same kind of thing as the ID images; in brackets, how many:\n"
         f"{group_text(results)}",
         markdown(group_table(results)),
+        "False alarms: the share of ID test images that is called OOD, in percent; as they are, degraded in ways that\n"
+        "training with `degrade` draws too, and shifted in ways that no training draws; the worst of these; the same\n"
+        "by a threshold from degraded validation images; and the accuracy on shifted images.",
+        markdown(alarm_summary(alarms)),
     ]
     if len(changes):
         parts += [

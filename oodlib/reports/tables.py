@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from oodlib.datasets.roles import EvaluationSet, Role
-from oodlib.detection.metrics import ood_metrics
+from oodlib.detection.metrics import is_ood, ood_metrics
 from oodlib.errors import one_line
 from oodlib.files import NAME_COLUMNS
 from oodlib.reports.names import NAMES, label
@@ -106,12 +106,46 @@ def metric_table(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(id_accuracy=id_images["correct"].astype(float).mean())
 
 
+def alarm_table(
+    scores: pd.DataFrame, thresholds: Mapping[str, float], recalibrated: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """What each score says of each set at its threshold: of ID images, shifted ones too, false alarms.
+
+    Args:
+        scores: From `score_table`.
+        thresholds: Of each score.
+        recalibrated: Other thresholds, to say the same by.
+
+    Returns:
+        A row for each score and set: `score`, `set`, `title`, `role`, `images` (their number), `called_ood` (the share
+        below the threshold), `recalibrated` (the same by the other thresholds, if given) and `accuracy`.
+    """
+    columns = {"called_ood": thresholds} | ({} if recalibrated is None else {"recalibrated": recalibrated})
+    rows = [
+        {
+            "score": score,
+            **{name: images[name].iloc[0] for name in ("set", "title", "role")},
+            "images": len(images),
+            **{name: float(is_ood(images[score], of[score]).mean()) for name, of in columns.items()},
+            "accuracy": images["correct"].astype(float).mean(),
+        }
+        for score in thresholds
+        for _, images in scores.groupby("set", sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
     """A table of several detectors by head, outliers and seed, in the order of `names.NAMES`; others come last."""
 
     def rank(column: pd.Series) -> pd.Series:
-        names = dict.fromkeys([*NAMES, *column.unique()])
-        return column if column.name == "seed" else column.map({name: i for i, name in enumerate(names)})
+        if column.name == "seed":
+            return column
+        # What was done to images comes behind all that was trained on them as they are.
+        parts = column.str.partition("+")
+        names = {name: i for i, name in enumerate(dict.fromkeys([*NAMES, *parts[0]]))}
+        modifiers = {name: i for i, name in enumerate(sorted(set(parts[2]), key=lambda m: (m.count("+"), m)))}
+        return parts[2].map(modifiers) * len(names) + parts[0].map(names)
 
     return table.sort_values(DETECTOR_KEY, kind="stable", key=rank)
 

@@ -63,6 +63,7 @@ def pool(
                 "denoiser": lambda: denoiser,
                 "early_denoiser": lambda: early_denoiser(denoiser, models, train),
                 "train": lambda: train,
+                "committee": lambda: committee,
                 "real_images": lambda: real_images,
             }
             count = settings.images_per_pair * math.comb(len(train.class_names), 2)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from oodlib.datasets.roles import EvaluationSet
+from oodlib.conditions import condition
+from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
 from oodlib.detection.metrics import threshold_at_tpr
@@ -19,7 +20,7 @@ from oodlib.files import Damaged, fingerprint, write_csv, write_json, writing
 from oodlib.images import ImageSet
 from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
 from oodlib.outliers.pool import OutlierPool
-from oodlib.reports.tables import metric_table, score_table
+from oodlib.reports.tables import alarm_table, metric_table, score_table
 from oodlib.runs import DENOISER, Run
 from oodlib.settings import Settings
 from oodlib.steps.training import contents_of, trained_detector
@@ -29,11 +30,11 @@ from oodlib.training import fingerprint_weights
 def detector(
     run: Run, settings: Settings, train: ImageSet, val: ImageSet, outliers: OutlierPool | None
 ) -> Detector:
-    """The run's detector of `settings.head`, `outliers` and `seed`: trained, and then its statistics and thresholds
+    """The run's detector of `settings.head`, its condition and `seed`: trained, and then its statistics and thresholds
     fitted, each where it is not there yet."""
     run.claim(settings)
-    folder = run.detector(settings.head, settings.outliers, settings.seed)
-    label = f"{settings.head}, {settings.outliers}, seed {settings.seed}"
+    folder = run.detector(settings.head, condition(settings), settings.seed)
+    label = f"{settings.head}, {condition(settings)}, seed {settings.seed}"
     _remove_damaged_scores(folder)
     network = trained_detector(folder, settings, train, label, outliers)
     made_with = {"tpr": settings.tpr, "scores": list(SCORES), "detector": network.network_fingerprint()}
@@ -80,7 +81,7 @@ def score_detector(
 
     Args:
         sets: ID test images and OOD sets.
-        validation: ID validation images and validation outliers.
+        validation: ID validation images, the same degraded, and validation outliers (`datasets.validation_sets`).
         name: Of a network of one's own (see `Detector.from_classifier`), to stand in the place of a head, without
             outliers, in the run's tables and figures. None for the run's detector of these settings.
 
@@ -90,7 +91,7 @@ def score_detector(
     if name is not None:
         choose_name(name)
         run.claim(settings)
-    head, outliers = (settings.head, settings.outliers) if name is None else (name, "none")
+    head, outliers = (settings.head, condition(settings)) if name is None else (name, "none")
     folder = run.detector(head, outliers, settings.seed)
     made_with = {"scores": list(detector.thresholds), "statistics": fingerprint_weights(detector.scores)}
     made_with |= {"detector": detector.network_fingerprint(), "class_names": list(detector.class_names)}
@@ -104,9 +105,18 @@ def score_detector(
             scores, on_validation = (
                 score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
             )
+            degraded = on_validation[on_validation["role"] == Role.DEGRADED_ID]
+            recalibrated = {
+                name: threshold_at_tpr(degraded[name], settings.tpr) for name in detector.thresholds
+            }
+            alarms = alarm_table(scores, detector.thresholds, recalibrated)
+            of_degraded = alarm_table(degraded, detector.thresholds).set_index("score")["called_ood"]
+            on_outliers = metric_table(on_validation)
+            on_outliers["false_alarms"] = on_outliers["score"].map(of_degraded)
             write_csv(folder / "scores.csv", scores.assign(**about))
             write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
-            write_csv(folder / "validation.csv", metric_table(on_validation).assign(**about))
+            write_csv(folder / "alarms.csv", alarms.assign(**about))
+            write_csv(folder / "validation.csv", on_outliers.assign(**about))
             step.finish()
 
 
@@ -145,6 +155,7 @@ def score_by_denoiser(
             write_json(folder / "scores.json", {"thresholds": thresholds, "tpr": settings.tpr})
             write_csv(folder / "scores.csv", scores.assign(**about))
             write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
+            write_csv(folder / "alarms.csv", alarm_table(scores, thresholds).assign(**about))
             step.finish()
     return folder
 

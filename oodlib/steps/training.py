@@ -77,6 +77,10 @@ def trained_detector(
     is_virtual = SOURCES[settings.outliers].is_virtual
     if outliers is None and not is_virtual:
         del made_with["outlier_weight"], made_with["outlier_batch_size"]
+    if outliers is None:
+        del made_with["noise_levels"]
+    if outliers is None or not settings.noise_levels:
+        del made_with["clean_share"]
     step = Step(folder, FILES["detector"], made_with)
     with step.todo() as is_missing:
         if is_missing:
@@ -93,6 +97,7 @@ def trained_detector(
                 settings,
                 **({} if outliers is None else outliers.exposure),
                 virtual_outliers=is_virtual,
+                double_batch=SOURCES[settings.outliers].doubles_batch,
                 device=default_device(),
                 label=label,
                 checkpoints=folder / "checkpoints",

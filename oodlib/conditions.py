@@ -1,0 +1,82 @@
+"""What a detector was trained with, as one name: a source of outliers and what is done to images.
+
+`label_mixup+noise+degraded` is label mixtures at noise levels, degraded as the ID images are. A strength or levels that
+are not the usual ones stand behind the word: `none+degraded0.5`.
+"""
+
+import re
+
+from oodlib.errors import InputError, choice
+from oodlib.settings import DetectorTraining
+
+NOISE_LEVELS = (0.3, 1.0)  # what `+noise` stands for
+DEGRADE = 1.0  # what `+degraded` stands for
+
+# What `make study` compares on one denoiser, and of it what it makes again with each further one.
+REPEATED = (
+    *("placebo", "label_mixup", "placebo+degraded", "label_mixup+degraded"),
+    *("distant_placebo+degraded", "distant_mixup+degraded"),
+    *("distant_placebo+noise+degraded", "distant_mixup+noise+degraded"),
+)
+STUDY = (
+    *("none", "none+degraded", *REPEATED),
+    *("distant_placebo", "distant_mixup", "boundary_mixup", "pixel_mixup", "weightless", "double_batch"),
+    *("boundary_mixup+degraded", "pixel_mixup+degraded", "pixel_mixup+noise+degraded"),
+    *("training_images+noise", "training_images+noise+degraded", "real+degraded"),
+    *("matched", "regenerated", "rounded_mixup", "crisp_mixup", "crisp_mixup+degraded"),
+)
+
+
+def condition(settings: DetectorTraining) -> str:
+    """The name of what a detector is trained with by these settings."""
+    from oodlib.outliers.sources import SOURCES  # here, because torch takes seconds to import
+
+    name, levels, strength = settings.outliers, settings.noise_levels, settings.degrade
+    if levels and SOURCES[name].draw is not None:
+        name += "+noise" + ("" if levels == NOISE_LEVELS else "{:g}-{:g}".format(*levels))
+    if strength:
+        name += "+degraded" + ("" if strength == DEGRADE else f"{strength:g}")
+    return name
+
+
+def parse(name: str) -> dict[str, object]:
+    """The settings that a condition's name stands for: `outliers`, `noise_levels` and `degrade`.
+
+    Raises:
+        InputError: It is not such a name.
+    """
+    from oodlib.outliers.sources import SOURCES  # here, because torch takes seconds to import
+
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(\w+)(\+noise(?:{number}-{number})?)?(\+degraded{number}?)?", name)
+    if match is None:
+        raise InputError(
+            f"outliers = {name!r}, expected a source, and behind it +noise, +degraded or both, such as none+degraded"
+        )
+    source, noise, low, high, degraded, strength = match.groups()
+    choice("outliers", source, list(SOURCES))
+    levels = [float(low), float(high)] if low else list(NOISE_LEVELS) if noise else []
+    amount = float(strength) if strength else DEGRADE if degraded else 0.0
+    return {"outliers": source, "noise_levels": levels, "degrade": amount}
+
+
+def takes_denoiser(name: str) -> bool:
+    """Whether the outliers of a condition depend on a denoiser."""
+    from oodlib.outliers.sources import SOURCES  # here, because torch takes seconds to import
+
+    return bool(SOURCES[str(parse(name)["outliers"])].takes & {"denoiser", "early_denoiser"})
+
+
+def references(name: str) -> dict[str, str]:
+    """The conditions that one is compared with: `none`; if it degrades images, `degraded` ID images without outliers;
+    and, of a source that has one, its `placebo`."""
+    from oodlib.outliers.sources import SOURCES  # here, because torch takes seconds to import
+
+    source, *modifiers = name.split("+")
+    degraded = [modifier for modifier in modifiers if modifier.startswith("degraded")]
+    others = {"none": "none", "degraded": "+".join(["none", *degraded]) if degraded else "none"}
+    if SOURCES[source].placebo is not None:
+        others["placebo"] = "+".join([SOURCES[source].placebo, *modifiers])
+    if others["degraded"] == "none":
+        del others["degraded"]
+    return {what: other for what, other in others.items() if other != name}
