@@ -5,11 +5,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from pytorch_ood.detector import KNN, EnergyBased, Mahalanobis, MaxSoftmax
+from pytorch_ood.detector import GEN, KNN, RMD, EnergyBased, Mahalanobis, MaxSoftmax, ViM
 from torch import Tensor
 
 from benchmarks.table import Row, alternate, number
-from oodlib.detection.scores import BANK_SIZE, SCORES, Outputs
+from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.reports.names import label
 
 TARGETS = {"mahalanobis": 10}  # times as fast; the others at least as fast
@@ -25,11 +25,12 @@ def _rows(dimension: int, toy: bool) -> list[Row]:
     labels = torch.arange(count) % 10
     centres = torch.randn(10, dimension, generator=random)
     features = centres[labels] + torch.randn(count, dimension, generator=random)
-    outputs = Outputs(features, features @ centres.T / dimension, centres)
-    table = []
-    for name, (theirs, as_ours) in _peers(outputs, labels).items():
-        ours = SCORES[name]()
-        ours.fit(outputs, labels)
+    weights = centres / dimension
+    outputs = Outputs(features, features @ weights.T, weights)
+    table, scores = [], ScoreSet()
+    scores.fit(outputs, labels, outputs, 0.95, BANK_SIZE)
+    for name, (theirs, as_ours) in _peers(outputs, labels, scores).items():
+        ours = scores[name]
         difference = (ours(outputs) - as_ours(theirs().double())).abs().max().item()
         scale = ours(outputs).abs().max().item()
         tolerance = 2e-3 if name == "knn" else 1e-4 * scale  # our bank is float16
@@ -44,14 +45,17 @@ def _rows(dimension: int, toy: bool) -> list[Row]:
 
 
 def _peers(
-    outputs: Outputs, labels: Tensor
+    outputs: Outputs, labels: Tensor, scores: ScoreSet
 ) -> dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], Tensor]]]:
     """By score, how pytorch-ood computes it, and what makes ours of it."""
-    features, logits, _ = outputs
+    features, logits = outputs[:2]
     bank = min(len(labels), BANK_SIZE)
     kept = torch.arange(bank) * len(labels) // bank
     knn = KNN(None, k=math.ceil(bank / 1000)).fit_features(features[kept], labels[kept])
-    mahalanobis = Mahalanobis(None).fit_features(features, labels)
+    mahalanobis, rmds = (peer(None).fit_features(features, labels) for peer in (Mahalanobis, RMD))
+    no_bias = torch.zeros(len(outputs.class_weights))
+    dimension = features.shape[1] - scores["vim"].residual_space.shape[1]
+    vim = ViM(None, dimension, outputs.class_weights, no_bias).fit_features(features, labels)
     return {
         "msp": (partial(MaxSoftmax.score, logits), lambda scores: (-scores).log()),
         "energy": (partial(EnergyBased.score, logits), lambda scores: -scores),
@@ -60,5 +64,8 @@ def _peers(
             partial(mahalanobis.predict_features, features),
             lambda scores: -2 * len(labels) * scores,
         ),
+        "rmds": (partial(rmds.predict_features, features), lambda scores: -len(labels) * scores),
+        "gen": (partial(GEN.score, logits), lambda scores: -logits.shape[1] * scores),
+        "vim": (partial(vim.predict_features, features), lambda scores: -scores),
         "knn": (partial(knn.predict_features, features), lambda scores: -scores),
     }

@@ -20,10 +20,11 @@ REPEATED = (
 )
 STUDY = (
     *("none", "none+degraded", *REPEATED),
-    *("distant_placebo", "distant_mixup", "boundary_mixup", "pixel_mixup", "weightless", "double_batch"),
+    *("distant_placebo", "distant_mixup", "pixel_mixup", "weightless", "double_batch"),
     *("boundary_mixup+degraded", "pixel_mixup+degraded", "pixel_mixup+noise+degraded"),
-    *("training_images+noise", "training_images+noise+degraded", "real+degraded"),
-    *("matched", "regenerated", "rounded_mixup", "crisp_mixup", "crisp_mixup+degraded"),
+    *("training_images+noise+degraded", "cut_mixup+degraded", "shuffled_pixels+degraded", "real+degraded"),
+    *("matched", "regenerated", "rounded_mixup", "crisp_mixup"),
+    *("none+augmix", "none+pixmix"),
 )
 
 
@@ -33,31 +34,44 @@ def condition(settings: DetectorTraining) -> str:
 
     name, levels, strength = settings.outliers, settings.noise_levels, settings.degrade
     if levels and SOURCES[name].draw is not None:
-        name += "+noise" + ("" if levels == NOISE_LEVELS else "{:g}-{:g}".format(*levels))
+        name += "+noise" + ("" if levels == NOISE_LEVELS else "-".join(map(_text, levels)))
     if strength:
-        name += "+degraded" + ("" if strength == DEGRADE else f"{strength:g}")
-    return name
+        name += "+degraded" + ("" if strength == DEGRADE else _text(strength))
+    return name if settings.augmentation == "none" else f"{name}+{settings.augmentation}"
+
+
+def _text(value: float) -> str:
+    """A number that is read back as itself, as short as may be."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def parse(name: str) -> dict[str, object]:
-    """The settings that a condition's name stands for: `outliers`, `noise_levels` and `degrade`.
+    """The settings that a condition's name stands for: `outliers`, `noise_levels`, `degrade` and `augmentation`.
 
     Raises:
         InputError: It is not such a name.
     """
     from oodlib.outliers.sources import SOURCES  # here, because torch takes seconds to import
 
-    number = r"(\d+(?:\.\d+)?)"
-    match = re.fullmatch(rf"(\w+)(\+noise(?:{number}-{number})?)?(\+degraded{number}?)?", name)
+    number = r"(\d+(?:\.\d+)?(?:e-\d+)?)"
+    levels, degraded = rf"(\+noise(?:{number}-{number})?)?", rf"(\+degraded{number}?)?"
+    match = re.fullmatch(rf"(\w+){levels}{degraded}(?:\+(augmix|pixmix))?", name)
     if match is None:
         raise InputError(
-            f"outliers = {name!r}, expected a source, and behind it +noise, +degraded or both, such as none+degraded"
+            f"outliers = {name!r}, expected a source and, behind it in this order, any of +noise, +degraded, and "
+            "+augmix or +pixmix, such as none+degraded"
         )
-    source, noise, low, high, degraded, strength = match.groups()
+    source, noise, low, high, degraded, strength, augmentation = match.groups()
     choice("outliers", source, list(SOURCES))
     levels = [float(low), float(high)] if low else list(NOISE_LEVELS) if noise else []
     amount = float(strength) if strength else DEGRADE if degraded else 0.0
-    return {"outliers": source, "noise_levels": levels, "degrade": amount}
+    if levels and SOURCES[source].draw is None:
+        raise InputError(f"noise_levels change images of outliers, and outliers = {source!r} has none")
+    made = dict(outliers=source, noise_levels=levels, degrade=amount, augmentation=augmentation or "none")
+    canonical = condition(DetectorTraining(**made))
+    if canonical != name:
+        raise InputError(f"outliers = {name!r} is written {canonical}")
+    return made
 
 
 def takes_denoiser(name: str) -> bool:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What may differ from detector to detector in a comparison.
-OF_ONE_DETECTOR = {"head", "head_options", "outliers", "seed", "detector", "scores", "statistics"}
+OF_ONE_DETECTOR = {
+    *("head", "head_options", "outliers", "seed", "detector", "scores", "statistics"),
+    *("noise_levels", "clean_share", "degrade", "augmentation"),  # a condition, which tables name
+}
 ABOUT = {*Experiment.model_fields, *Data.model_fields} - {"run"}  # what a run says of itself
 DENOISER = "denoiser"  # what stands in the place of a head where the denoiser itself tells ID from OOD
 

@@ -170,6 +170,9 @@ class DetectorTraining(Shared, OutlierSource):
         0.5, description="weight of the outlier loss"
     )
     outlier_batch_size: Count = Field(128, description="outliers a step")
+    augmentation: Literal["none", "augmix", "pixmix"] = Field(
+        "none", description="by which each ID image is seen once more"
+    )
     degrade: Annotated[float, Field(strict=True, ge=0, le=2)] = Field(
         0.0, description="strength at which ID images and outliers alike are degraded; 0: not"
     )

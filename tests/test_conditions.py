@@ -47,12 +47,15 @@ def test_settings_have_a_name_that_stands_for_them(levels, strength):
         ("none+degraded", {"outliers": "none", "degrade": 1.0}),
         ("none+degraded0.5", {"outliers": "none", "degrade": 0.5}),
         ("cmg+noise", {"outliers": "cmg", "noise_levels": [0.3, 1.0]}),
+        ("none+augmix", {"outliers": "none", "augmentation": "augmix"}),
+        ("cmg+degraded+pixmix", {"outliers": "cmg", "degrade": 1.0, "augmentation": "pixmix"}),
         ("cmg+noise0-0.5", {"outliers": "cmg", "noise_levels": [0.0, 0.5]}),
         ("cmg+noise0-0.5+degraded2", {"outliers": "cmg", "noise_levels": [0.0, 0.5], "degrade": 2.0}),
     ],
 )
 def test_names_by_hand(name, expected):
-    assert parse(name) == {"noise_levels": [], "degrade": 0.0} | expected  # off, whatever a preset has
+    off = {"noise_levels": [], "degrade": 0.0, "augmentation": "none"}  # whatever a preset has
+    assert parse(name) == off | expected
     assert condition(DetectorTraining(**expected)) == name
 
 
@@ -61,6 +64,7 @@ def test_words_stand_for_the_usual_levels_and_strength():
         "outliers": "real",
         "noise_levels": list(NOISE_LEVELS),
         "degrade": DEGRADE,
+        "augmentation": "none",
     }
 
 
@@ -87,7 +91,7 @@ def test_words_stand_for_the_usual_levels_and_strength():
 )
 def test_a_name_of_no_condition_is_refused_on_one_line(name):
     with pytest.raises(
-        InputError, match=r"outliers .*(expected a source|is not known; choose one of none)"
+        InputError, match=r"outliers .*(expected a source|is not known; choose one of none|is written )"
     ) as error:
         parse(name)
     assert "\n" not in str(error.value)
@@ -172,13 +176,17 @@ def test_conditions_have_folders_of_their_own_and_names_of_their_own_on_screen()
     assert set(SOURCES) <= set(NAMES)
 
 
-def test_naming_a_condition_needs_no_heavy_import():
-    code = (
-        "import sys; from oodlib.conditions import condition; from oodlib.settings import Settings; "
-        "condition(Settings()); print({'torch', 'diffusers', 'pandas'} & set(sys.modules))"
-    )
+def test_the_names_of_the_study_need_no_heavy_import():
+    code = "import sys, oodlib.conditions; print({'torch', 'diffusers', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("source", [name for name, source in SOURCES.items() if source.draw is None])
+def test_noise_levels_are_no_part_of_the_name_where_there_are_no_images_of_outliers(source):
+    """A preset may have them for every source."""
+    settings = DetectorTraining(outliers=source, noise_levels=(0.3, 1.0), degrade=1.0)
+    assert condition(settings) == f"{source}+degraded"
 
 
 def test_no_two_settings_share_a_name():
@@ -188,3 +196,8 @@ def test_no_two_settings_share_a_name():
         for window, strength in itertools.product(levels, strengths)
     ]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("source", [name for name, source in SOURCES.items() if source.draw is None])
+def test_levels_of_a_preset_are_no_part_of_a_condition_without_images(source):
+    assert condition(DetectorTraining(outliers=source, noise_levels=(0.3, 1.0))) == source

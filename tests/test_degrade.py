@@ -138,6 +138,14 @@ def test_noise_differs_from_channel_to_channel(only):
     assert abs(np.corrcoef(noise.transpose(1, 0, 2, 3).reshape(3, -1))[0, 1]) < 0.05
 
 
+def test_noise_is_drawn_anew_in_each_call(only):
+    only("NOISE")
+    images, random = torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), seeded()
+    first, second = (degrade(images, 1.0, random).numpy() - 128.0 for _ in range(2))
+    both = (first.std((1, 2, 3)) > 0) & (second.std((1, 2, 3)) > 0)
+    assert both.sum() > 30 and abs(np.corrcoef(first[both].ravel(), second[both].ravel())[0, 1]) < 0.08
+
+
 @pytest.mark.parametrize("images", [GREY, COLOUR], ids=["grey", "colour"])
 def test_nuisances_are_drawn_apart_from_each_other(only, images):
     drawn = []

@@ -28,18 +28,18 @@ ADDED = {  # file -> what is put before which text
             "                resnet_time_scale_shift=settings.resnet_time_scale_shift,\n",
         )
     ],
-    "detection/scores.py": [
+    "detection/scores/logits.py": [
         (
             "class MSP(",
-            'class Norm(Score, name="norm"):\n'
+            'class MaxLogit(Score, name="max_logit"):\n'
             "    def forward(self, outputs):\n"
-            "        return outputs.features.double().norm(dim=-1)\n\n\n",
+            "        return outputs.logits.double().max(-1).values\n\n\n",
         )
     ],
     "detection/heads.py": [
         (
             "class ArcFaceHead(",
-            'class LogitNormHead(SoftmaxHead, name="logit_norm"):\n'
+            'class NormedHead(SoftmaxHead, name="normed"):\n'
             "    def __init__(self, num_features: int, num_classes: int, temperature: Scale = 0.1):\n"
             "        super().__init__(num_features, num_classes)\n"
             "        self.temperature = temperature\n\n"
@@ -76,12 +76,12 @@ for notebook, parameters in json.loads(sys.argv[1]).items():
             shell.run_cell("# Parameters\\n" + lines, store_history=True).raise_error()
 """
 PARAMETERS = {"run": "extended/", "preset": "digits", "profile": "smoke"}
-TRAINING = {**PARAMETERS, "head": "logit_norm", "temperature": 0.2, "seeds": [0], "epochs": 1}
+TRAINING = {**PARAMETERS, "head": "normed", "temperature": 0.2, "seeds": [0], "epochs": 1}
 NOTEBOOKS = {
     "01_train_ddpm": {**PARAMETERS, "resnet_time_scale_shift": "scale_shift"},
     "02_label_mixup": {**PARAMETERS, "outliers": "inverted"},
     "03_train_detector": {**TRAINING, "outliers": "inverted"},
-    "04_score_distributions": {**PARAMETERS, "heads": ["logit_norm"], "seed": 0},
+    "04_score_distributions": {**PARAMETERS, "heads": ["normed"], "seed": 0},
     "05_compare": PARAMETERS,
 }
 
@@ -115,13 +115,13 @@ def test_a_new_source_draws_a_pool(extended):
 
 
 def test_a_new_head_is_trained_with_its_own_option(extended):
-    saved = json.loads((extended / "detectors/logit_norm-inverted/seed0/detector.json").read_text())
-    assert (saved["head"], saved["head_options"]) == ("logit_norm", {"temperature": 0.2})
+    saved = json.loads((extended / "detectors/normed-inverted/seed0/detector.json").read_text())
+    assert (saved["head"], saved["head_options"]) == ("normed", {"temperature": 0.2})
 
 
 def test_head_source_and_score_stand_in_the_tables_and_figures(extended):
     results = pd.read_csv(extended / "results.csv")
-    assert set(results["head"]) == {"logit_norm"} and set(results["outliers"]) == {"inverted"}
+    assert set(results["head"]) == {"normed"} and set(results["outliers"]) == {"inverted"}
     assert results.query("score == 'norm'")["auroc"].between(0, 1).all()
-    assert (extended / "figures" / "scores_logit_norm.png").is_file()
+    assert (extended / "figures" / "scores_normed.png").is_file()
     assert "logit norm" in (extended / "summary.md").read_text()

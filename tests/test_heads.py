@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:__array_wrap__:DeprecationWarning"
 )  # pytorch-metric-learning's
 
-COSINE_HEADS = [name for name in HEADS if name != "softmax"]
+COSINE_HEADS = [name for name in HEADS if name not in ("softmax", "logit_norm")]
 CLASS_ANGLES = np.radians([0.0, 70.0, 150.0, 280.0])
 INNER_ANGLES = np.linspace(0.02, math.pi - 0.02, 15)
 MARGINS = [("arcface", 0.3), ("arcface", 0.5), ("cosface", 0.35), ("sphereface", 1.5), ("sphereface", 4.0)]
@@ -222,8 +222,27 @@ def test_softmax_loss_is_cross_entropy_of_the_linear_map():
     assert head.loss(features, labels).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_softmax_is_scored_by_msp():
-    assert random_head("softmax").default_score == "msp"
+def test_logit_norm_trains_on_logits_of_length_1_over_its_temperature_and_is_used_without():
+    features, labels = random_batch()
+    head, plain = random_head("logit_norm", temperature=0.1), random_head("softmax")
+    plain.load_state_dict(head.state_dict())
+    logits = plain.logits(features)
+    assert torch.equal(head.logits(features), logits)
+    expected = -log_softmax((10 * F.normalize(logits)).detach().double().numpy(), 1)[
+        np.arange(12), labels
+    ].mean()
+    assert head.loss(features, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf])
+def test_a_temperature_is_above_0(temperature):
+    with pytest.raises(InputError, match=r"temperature is .*, expected a number above 0"):
+        random_head("logit_norm", temperature=temperature)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logit_norm"])
+def test_heads_without_normalised_features_are_scored_by_msp(name):
+    assert random_head(name).default_score == "msp" and not random_head(name).is_normalised
 
 
 @pytest.mark.parametrize("name", COSINE_HEADS)

@@ -473,7 +473,9 @@ def test_scripts_hold_no_letter_symbol_or_digit():
 
 
 @pytest.mark.parametrize(
-    "name, characters", [("symbols", SYMBOLS), ("scripts", SCRIPTS), ("letters", LETTERS)]
+    "name, characters",
+    [("symbols", SYMBOLS), ("scripts", SCRIPTS), ("letters", LETTERS)],
+    ids=["symbols", "scripts", "letters"],
 )
 def test_the_fonts_of_characters_have_them_all(name, characters, monkeypatch):
     used = set()

@@ -8,7 +8,6 @@ from oodlib.detection import metrics
 from oodlib.detection.metrics import (
     aupr,
     auroc,
-    expected_calibration_error,
     fpr_at_tpr,
     is_ood,
     ood_metrics,
@@ -247,14 +246,3 @@ def test_resampled_auroc_is_scikit_learns_with_counts_as_sample_weights():
 
 def test_a_score_at_the_threshold_is_id_and_nan_is_ood():
     assert is_ood([1.0, 0.5, 0.4, np.nan, -np.inf], 0.5).tolist() == [False, False, True, True, True]
-
-
-def test_the_calibration_error_is_that_of_bins_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.0, 1.0]])  # right, wrong, right, right
-    expected = (abs((1 - 0.9) + (0 - 0.9)) + (1 - 0.7) + (1 - 1.0)) / 4  # the first two share a bin
-    assert expected_calibration_error(probabilities, [0, 0, 0, 1]) == pytest.approx(expected)
-
-
-def test_a_bin_of_the_calibration_error_holds_its_upper_end():
-    # Of 15 bins 0.6 ends one and 0.65 is in the next: a right and a wrong one do not cancel.
-    assert expected_calibration_error([[0.6, 0.4], [0.65, 0.35]], [0, 1]) == pytest.approx((0.4 + 0.65) / 2)

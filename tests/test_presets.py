@@ -73,7 +73,11 @@ def test_the_run_is_named_after_the_preset():
         ("mixed_classes", 1, "of at least 2"),
         ("degrade", -0.1, "a number from 0 to 2"),
         ("degrade", 3.0, "a number from 0 to 2"),
-        ("noise_levels", [0.5, 0.5], "[lowest, highest], the first below the second, from 0 to 1, or [] for none"),
+        (
+            "noise_levels",
+            [0.5, 0.5],
+            "[lowest, highest], the first below the second, from 0 to 1, or [] for none",
+        ),
         ("noise_levels", [0.3, 1.1], "a number from 0 to 1"),
         ("clean_share", 1.5, "a number from 0 to 1"),
         ("twins", "both", "id"),

@@ -8,7 +8,23 @@ from pytorch_ood import detector as pytorch_ood
 from scipy.spatial.distance import mahalanobis
 from scipy.special import log_softmax, logsumexp, softmax
 
-from oodlib.detection.scores import KNN, MSP, SCORES, Energy, Mahalanobis, MaxCosine, Outputs, Score, ScoreSet
+from oodlib.detection.scores import (
+    GEN,
+    KNN,
+    MSP,
+    RMDS,
+    SCORES,
+    Energy,
+    FeatureNorm,
+    Mahalanobis,
+    MaxCosine,
+    NormCosine,
+    Outputs,
+    Score,
+    ScoreSet,
+    T2FNorm,
+    ViM,
+)
 from oodlib.errors import InputError
 
 
@@ -118,6 +134,106 @@ def test_energy_rises_by_what_is_added_to_all_logits():
     torch.testing.assert_close(energy(logits + 1000), energy(logits) + 1000, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("num_classes", [3, 10, 150])
+def test_gen_is_pytorch_oods(num_classes):
+    logits = normal(50, num_classes)  # of small size, as theirs ends at 1e-7
+    largest = min(100, num_classes)
+    expected = -pytorch_ood.GEN.score(logits.double(), gamma=0.1, M=largest) * largest  # theirs is a mean
+    torch.testing.assert_close(GEN()(Outputs(None, logits, None)), expected, rtol=1e-6, atol=0)
+
+
+def test_gen_tells_certain_logits_apart():
+    tops = torch.linspace(40, 300, 50)
+    logits = torch.stack([tops, torch.zeros(50), torch.zeros(50)], 1)
+    assert (GEN()(Outputs(None, logits, None)).diff() > 0).all()
+
+
+def test_t2fnorm_is_msp_of_the_logits_of_features_as_they_are():
+    features, weights = normal(20, 6, scale=0.3), F.normalize(normal(4, 6, seed=1))
+    logits = 10 * F.normalize(features) @ weights.T
+    expected = msp(10 * features @ weights.T)
+    score = T2FNorm()(Outputs(features, logits, weights, is_normalised=True))
+    torch.testing.assert_close(score, expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(
+        T2FNorm()(Outputs(features, logits, weights)), msp(logits)
+    )  # they know the norm already
+
+
+def test_norm_and_norm_times_cosine_by_hand():
+    features, weights = normal(20, 6), normal(4, 6, seed=1)
+    f, w = features.double().numpy(), weights.double().numpy()
+    outputs = Outputs(features, None, weights)
+    np.testing.assert_allclose(FeatureNorm()(outputs).numpy(), np.linalg.norm(f, axis=1), rtol=1e-6)
+    expected = (f @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T).max(1)
+    np.testing.assert_allclose(NormCosine()(outputs).numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+def fit_rmds(features, labels, num_classes):
+    outputs = Outputs(features, None, torch.zeros(num_classes, features.shape[1]))
+    score = RMDS(Mahalanobis())
+    score.base.fit(outputs, labels)
+    score.fit(outputs, labels)
+    return of_features(score)
+
+
+def test_rmds_is_the_mahalanobis_score_less_that_of_one_gaussian_for_all():
+    features, labels = clusters(num_features=6)
+    probes = normal(40, 6, seed=9, scale=3.0)
+    f = features.double().numpy()
+    precision = np.linalg.inv(np.cov(f.T, bias=True))
+    background = [mahalanobis(p, f.mean(0), precision) ** 2 for p in probes.double().numpy()]
+    expected = fit_mahalanobis(features, labels, 3)(probes).numpy() + background
+    np.testing.assert_allclose(fit_rmds(features, labels, 3)(probes).numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_rmds_is_pytorch_oods_but_for_the_factor_n():
+    features, labels = clusters()
+    theirs = pytorch_ood.RMD(None).fit_features(features, labels).predict_features(features).double()
+    torch.testing.assert_close(
+        fit_rmds(features, labels, 3)(features), -len(labels) * theirs, rtol=1e-3, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_vim_is_pytorch_oods(with_bias):
+    features, weights = normal(200, 12) @ normal(12, 12, seed=1), normal(4, 12, seed=2)
+    bias = normal(1, 4, seed=3)[0] if with_bias else torch.zeros(4)
+    outputs = Outputs(features, features @ weights.T + bias, weights, bias if with_bias else None)
+    ours = ViM()
+    ours.fit(outputs, torch.arange(200) % 4)
+    theirs = pytorch_ood.ViM(None, 6, weights, bias).fit_features(features, torch.arange(200) % 4)
+    torch.testing.assert_close(
+        ours(outputs), -theirs.predict_features(features).double(), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_vim_is_lower_off_the_subspace_of_the_training_features():
+    features = torch.cat([normal(100, 3), 0.01 * normal(100, 3, seed=1)], 1)
+    outputs = Outputs(features, features[:, :3], torch.eye(3, 6))
+    score = ViM()
+    score.fit(outputs, torch.arange(100) % 3)
+    off = features + torch.tensor([0.0, 0, 0, 1, 0, 0])
+    assert (score(Outputs(off, off[:, :3], torch.eye(3, 6))) < score(outputs)).all()
+
+
+def test_vim_knows_the_head_s_own_logits_where_they_are_scaled():
+    features, weights = normal(100, 8), F.normalize(normal(3, 8, seed=1))
+    outputs = Outputs(features, 16 * F.normalize(features) @ weights.T, weights, is_normalised=True)
+    score = ViM()
+    score.fit(outputs, torch.arange(100) % 3)
+    assert torch.equal(score.origin, torch.zeros(8))
+    energy_part = score(outputs) + score.alpha * score._residual(outputs)
+    torch.testing.assert_close(energy_part, outputs.logits.logsumexp(-1).double())
+
+
+def test_statistics_of_512_features_beside_the_bank_take_less_than_2_mib():
+    features, labels = normal(1200, 512), torch.arange(1200) % 10
+    outputs = Outputs(features, features[:, :10], normal(10, 512, seed=1))
+    scores = ScoreSet()
+    scores.fit(outputs, labels, outputs, 0.95, bank_size=1)
+    assert sum(t.numel() * t.element_size() for t in scores.state_dict().values()) < 2 * 2**20
+
+
 def test_max_cosine_is_the_largest_cosine_by_hand():
     features, weights = normal(20, 6), normal(4, 6, seed=1)
     f, w = features.double().numpy(), weights.double().numpy()
@@ -148,7 +264,7 @@ def test_mahalanobis_is_scipys_squared_distance_to_the_nearest_mean():
     probes = normal(20, 5, seed=9, scale=5.0)
     expected = [-min(mahalanobis(f, mu, precision) ** 2 for mu in means) for f in probes.double().numpy()]
     fitted = fit_mahalanobis(features, labels, 3)
-    np.testing.assert_allclose(fitted(probes.double()).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(fitted(probes.double()).numpy(), expected, rtol=1e-6)  # it keeps float32
 
 
 def test_mahalanobis_is_as_exact_as_features_in_float32_allow():
@@ -286,7 +402,7 @@ def outputs_of(images):
     return Outputs(images, images, torch.eye(3))
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", [name for name in SCORES if name != "vim"])  # which needs a subspace
 def test_score_is_higher_in_distribution(score):
     images = torch.tensor([[5.0, 0.1, 0.0], [1.0, 1.0, 1.0]])
     in_distribution, outlier = fitted_set()(outputs_of(images))[score]
@@ -301,13 +417,14 @@ def test_score_is_float64_and_one_number_an_image(score, dtype):
 
 
 def test_scores_stand_in_the_order_of_tables():
-    assert list(SCORES) == ["msp", "energy", "cosine", "mahalanobis", "knn"]
+    of_logits = ["msp", "energy", "gen", "t2fnorm"]
+    assert list(SCORES) == [*of_logits, "cosine", "norm", "norm_cosine", "mahalanobis", "rmds", "knn", "vim"]
 
 
 def test_what_needs_no_fit_scores_at_once_and_the_rest_after_it():
     images = outputs_of(torch.ones(4, 3))
     assert (list(ScoreSet()(images)), list(fitted_set()(images))) == (
-        ["msp", "energy", "cosine"],
+        ["msp", "energy", "gen", "t2fnorm", "cosine", "norm", "norm_cosine"],
         list(SCORES),
     )
 
@@ -320,7 +437,9 @@ def test_every_score_has_a_threshold_that_keeps_its_share():
 
 def test_the_statistics_are_buffers_none_before_fit():
     assert dict(ScoreSet().named_buffers()) == {}
-    assert list(fitted_set().state_dict()) == ["mahalanobis.whitening", "mahalanobis.means", "knn.bank"]
+    of_vim = [f"vim.{name}" for name in ("origin", "residual_space", "alpha")]
+    of_mahalanobis = ["mahalanobis.whitening", "mahalanobis.means", "rmds.shares"]
+    assert list(fitted_set().state_dict()) == [*of_mahalanobis, "knn.bank", *of_vim]
 
 
 def test_saved_scores_are_read_with_equal_bits(tmp_path):
@@ -340,10 +459,10 @@ def test_scores_of_another_network_are_refused_on_one_line(tmp_path):
 
 
 @pytest.fixture
-def norm():
+def typical_norm():
     """A score of one's own with a statistic: one class, and gone again after the test."""
 
-    class Norm(Score, name="norm"):
+    class Norm(Score, name="typical_norm"):
         statistics = ("typical",)
 
         def fit(self, train, labels, bank_size=0):
@@ -353,33 +472,33 @@ def norm():
             return -(outputs.features.double().norm(dim=1) - self.typical).abs()
 
     yield Norm
-    SCORES.pop("norm", None)
+    SCORES.pop("typical_norm", None)
 
 
-def test_a_new_score_is_one_class(norm, tmp_path):
+def test_a_new_score_is_one_class(typical_norm, tmp_path):
     scores, images = fitted_set(), outputs_of(torch.tensor([[5.0, 0.0, 0.0], [50.0, 0.0, 0.0]]))
-    assert list(scores.thresholds)[-1] == "norm"
-    in_distribution, outlier = scores(images)["norm"]
-    assert outlier < scores.thresholds["norm"] <= in_distribution
+    assert list(scores.thresholds)[-1] == "typical_norm"
+    in_distribution, outlier = scores(images)["typical_norm"]
+    assert outlier < scores.thresholds["typical_norm"] <= in_distribution
     scores.save(tmp_path, "network")
     loaded = ScoreSet()
     loaded.load(tmp_path, "network")
-    assert np.array_equal(loaded(images)["norm"], scores(images)["norm"])
+    assert np.array_equal(loaded(images)["typical_norm"], scores(images)["typical_norm"])
 
 
 def test_a_new_score_is_not_fitted_in_a_set_that_was_saved_before(request, tmp_path):
     fitted_set().save(tmp_path, "network")
-    request.getfixturevalue("norm")
+    request.getfixturevalue("typical_norm")
     loaded = ScoreSet()
     loaded.load(tmp_path, "network")
-    assert not loaded["norm"].is_fitted and "norm" not in loaded.thresholds
-    assert "norm" not in loaded(outputs_of(torch.ones(1, 3)))
+    assert not loaded["typical_norm"].is_fitted and "typical_norm" not in loaded.thresholds
+    assert "typical_norm" not in loaded(outputs_of(torch.ones(1, 3)))
 
 
 def test_a_score_that_is_not_there_any_more_is_passed_over(request, tmp_path):
-    request.getfixturevalue("norm")
+    request.getfixturevalue("typical_norm")
     fitted_set().save(tmp_path, "network")
-    del SCORES["norm"]
+    del SCORES["typical_norm"]
     loaded = ScoreSet()
     loaded.load(tmp_path, "network")
-    assert list(loaded.thresholds) == list(loaded) and "norm" not in loaded
+    assert list(loaded.thresholds) == list(loaded) and "typical_norm" not in loaded

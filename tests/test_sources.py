@@ -13,7 +13,7 @@ from oodlib.diffusion.labels import label_weights, pair_weights
 from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
 from oodlib.images import ImageSet
-from oodlib.outliers import sources
+from oodlib.outliers import mixtures, sources
 from oodlib.outliers.filters import fill
 from oodlib.settings import DenoiserModel, Pool, Sampling
 
@@ -93,6 +93,8 @@ def makers(denoiser):
         ),
         "regenerated": lambda index: sources.regenerated(denoiser, TRAIN, index),
         "training_images": lambda index: sources.training_images(TRAIN, index),
+        "cut_mixup": lambda index: sources.cut_mixup(TRAIN, index),
+        "shuffled_pixels": lambda index: sources.shuffled_pixels(TRAIN, index),
     }
 
 
@@ -136,7 +138,7 @@ def test_a_masked_embedding_has_each_component_from_one_of_the_two_classes(denoi
         given.update(options)
         return sample(denoiser, weights, **options)
 
-    monkeypatch.setattr(sources, "sample", note)
+    monkeypatch.setattr(mixtures, "sample", note)
     pool = sources.cmg(denoiser, range(6), **STEPS)
     by_class = denoiser.label_embedding.weight.T
     for (a, b), embedding in zip(pairs_of(pool), given["label_embeddings"], strict=True):
@@ -278,7 +280,7 @@ def test_a_boundary_mixture_is_what_is_drawn_at_the_last_of_six_weights_by_hand(
             second = weights[-1][:, 1] / (weights[-1].sum(1)) > 0.3
             return np.stack([~second, second, np.zeros(len(images), bool)], axis=1).astype(float)
 
-    monkeypatch.setattr(sources, "sample", note)
+    monkeypatch.setattr(mixtures, "sample", note)
     made = sources.boundary_mixup(denoiser, At(), range(0, 6, 3), mix="convex", num_inference_steps=1, seed=2)
     tried = [0.5, 0.25, 0.375, 0.3125, 0.28125, 0.296875]
     assert [w[0].tolist() for w in weights] == [[1 - b, b, 0] for b in tried]
@@ -312,7 +314,7 @@ def test_images_are_regenerated_half_way_under_their_label_with_noise_of_the_see
         given.append((images, noise, start, labels))
         return images, images
 
-    monkeypatch.setattr(sources, "reconstruct", note)
+    monkeypatch.setattr(mixtures, "reconstruct", note)
     for seed in (0, 0, 1):
         made = sources.regenerated(denoiser, TRAIN, range(58, 62), seed=seed)
         assert np.array_equal(made.images, TRAIN.images[[58, 59, 0, 1]])  # in turn
@@ -368,6 +370,11 @@ def test_the_pool_of_matched_mixtures_keeps_its_twins_as_id_images(denoiser):
     assert pool.twins.shape == pool.images.shape and len(pool.twin_labels) == 4
 
 
+def test_distant_mixtures_are_farther_from_training_images_than_unseen_id_images_are():
+    low, high = sources.SOURCES["distant_mixup"].settings["distance"]
+    assert 1 < low < high and sources.SOURCES["distant_placebo"].settings["distance"] == (low, high)
+
+
 def test_the_default_pool_is_a_mixture_and_no_control_is():
     controls = (
         "placebo",
@@ -404,7 +411,8 @@ def test_a_source_is_given_only_what_it_takes():
 
 @pytest.mark.parametrize("name", IMAGE_SOURCES)
 def test_only_what_the_denoiser_draws_needs_one(name):
-    needs = name not in ("pixel_mixup", "training_images", "uniform_noise", "real")
+    of_images = ("pixel_mixup", "cut_mixup", "shuffled_pixels", "training_images", "uniform_noise", "real")
+    needs = name not in of_images
     assert bool(sources.SOURCES[name].takes & {"denoiser", "early_denoiser"}) == needs
 
 
@@ -419,3 +427,22 @@ def test_no_more_combinations_of_classes_are_made_than_asked_for(monkeypatch):
 
 def test_combinations_begin_anew_after_the_last():
     assert sources.class_combinations(3, 2, range(2, 5)) == [(1, 2), (0, 1), (0, 2)]
+
+
+def test_cut_mixtures_have_half_of_their_pixels_from_each_of_two_images_of_two_classes():
+    pool, picked = sources.cut_mixup(TRAIN, range(40)), sources._pairs(TRAIN, range(40), 0)
+    first, second = (TRAIN.images[members] for members in picked.T)
+    assert ((pool.images == first) | (pool.images == second)).all()
+    assert (TRAIN.labels[picked[:, 0]] != TRAIN.labels[picked[:, 1]]).all()
+    differ = (first != second).any(-1)
+    share = np.mean([(i != f).any(-1)[d].mean() for i, f, d in zip(pool.images, first, differ, strict=True)])
+    assert 0.35 < share < 0.65 and np.allclose(pool.label_weights.max(1), 0.5)
+
+
+def test_shuffled_pixels_are_half_of_the_image_s_own_in_another_order():
+    pool = sources.shuffled_pixels(TRAIN, range(40))
+    own = TRAIN.images[np.arange(40) % len(TRAIN.images)]
+    flat = (40, -1)
+    assert np.array_equal(np.sort(pool.images.reshape(flat)), np.sort(own.reshape(flat)))
+    moved = (pool.images != own).reshape(flat).mean(1)
+    assert moved.max() <= 0.5 and moved.mean() > 0.2  # many of those moved are black as before

@@ -281,16 +281,16 @@ def test_other_validation_images_move_the_thresholds_and_train_nothing(detected,
 
 
 def test_another_score_is_fitted_and_told_and_trains_nothing(detected, capsys, monkeypatch):
-    class Norm(score_registry.Score, name="norm"):
+    class Length(score_registry.Score, name="length"):
         def forward(self, outputs):
             return outputs.features.double().norm(dim=-1)
 
     try:
         made = steps_made(detected, capsys, monkeypatch, trains_nothing=True)
     finally:
-        del score_registry.SCORES["norm"]
+        del score_registry.SCORES["length"]
     assert made == {"fitting", "scoring"}
-    assert "norm" in set(read_csv(detected.detector("arcface", "none", 0) / "metrics.csv")["score"])
+    assert "length" in set(read_csv(detected.detector("arcface", "none", 0) / "metrics.csv")["score"])
 
 
 @pytest.mark.parametrize("values", [{"epochs": 9}, {"head_options": {"margin": 0.1}}, {"weight_decay": 0.0}])
@@ -414,6 +414,14 @@ def test_noise_levels_and_degradation_make_the_three_steps_of_a_detector_of_its_
 
 def test_a_share_of_clean_outliers_counts_only_with_noise_levels(detected, capsys, monkeypatch):
     assert steps_made(detected, capsys, monkeypatch, clean_share=0.9, trains_nothing=True) == set()
+
+
+def test_noise_levels_of_a_preset_leave_a_detector_without_outliers_alone(detected, capsys, monkeypatch):
+    monkeypatch.setattr("oodlib.steps.training.fit_detector", lambda *_, **__: pytest.fail("it trains"))
+    capsys.readouterr()
+    of_preset = small(outliers="none").replaced(noise_levels=(0.3, 1.0), clean_share=0.5)
+    steps.detector(detected, of_preset, TRAIN, VAL, None)
+    assert "detector.safetensors was made with these settings and is kept" in capsys.readouterr().out
 
 
 def test_a_double_batch_needs_no_pool_and_reaches_training(tmp_path, monkeypatch):

@@ -6,12 +6,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from result_tables import SCORES, denoiser_results, results, with_denoiser
+from result_tables import denoiser_results, results, with_denoiser
 
 from oodlib import datasets
 from oodlib.datasets import EvaluationSet, Role
 from oodlib.detection import metrics
 from oodlib.detection.detector import Detector
+from oodlib.detection.scores import SCORES
 from oodlib.images import ImageSet
 from oodlib.reports import tables
 from oodlib.settings import DetectorModel

@@ -18,8 +18,9 @@ from oodlib.classifier.streams import Stream, Transform, described, stream_of, t
 from oodlib.classifier.validation import check_labels, tell_accuracy, tell_promise
 from oodlib.datasets.own import sub_folders
 from oodlib.datasets.roles import ID_TEST, Role
+from oodlib.detection.calibration import expected_calibration_error
 from oodlib.detection.detector import UNFITTED, Detector
-from oodlib.detection.metrics import check_tpr, expected_calibration_error
+from oodlib.detection.metrics import check_tpr
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.errors import InputError, choice, tell
 from oodlib.files import read_json, reading, write_json
@@ -225,7 +226,10 @@ class ClassifierDetector(Detector):
     @torch.inference_mode()
     def _outputs(self, features: Features) -> Outputs:
         values = features.values.to(self.device)
-        return Outputs(values, self.backbone.logits(values), self.backbone.linear.weight.detach().float())
+        weight, bias = self.backbone.linear.weight.detach().float(), self.backbone.linear.bias
+        return Outputs(
+            values, self.backbone.logits(values), weight, None if bias is None else bias.detach().float()
+        )
 
     def _labelled(self, noun: str, stream: Stream, every: bool = True) -> Features:
         features = self.features_of.of(stream)

@@ -36,7 +36,7 @@ def load(
     Args:
         source: One of
 
-            - `digits`, or the sets of strange images `held_out`, `letters`, `symbols`, `photo_patches`, `gaussian`,
+            - `digits`, or the OOD sets `held_out`, `letters`, `symbols`, `scripts`, `photo_patches`, `gaussian`,
               `uniform`, `inverted`. Noise and photo patches come in another number than 1000 as `gaussian:10000`;
             - `cifar10`, or the OOD sets `cifar100`, `svhn`, `tin_crop`, `tin_resize`, `lsun_crop`, `lsun_resize`,
               `isun`, all 32 x 32 x 3. Each is taken from `<name>-test.npz` (and `cifar10-train.npz`, all 50,000)

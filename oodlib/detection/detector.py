@@ -148,7 +148,9 @@ class Detector(nn.Module):
                 f"the detector's head is {self.head.weight.dtype}; bring it back with detector.float()"
             )
         with evaluating(self.head):
-            return Outputs(features, self.head.logits(features), self.head.weight.detach())
+            head = self.head
+            bias = None if head.bias is None else head.bias.detach()
+            return Outputs(features, head.logits(features), head.weight.detach(), bias, head.is_normalised)
 
     def fit_scores(
         self,

@@ -30,6 +30,8 @@ class Head(nn.Module):
     """
 
     default_score: str
+    is_normalised = False
+    """Whether its logits are those of normalised features."""
 
     def __init_subclass__(cls, *, name: str = ""):
         super().__init_subclass__()
@@ -39,6 +41,7 @@ class Head(nn.Module):
     def __init__(self, num_features: int, num_classes: int):
         super().__init__()
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_classes, num_features)))
+        self.register_parameter("bias", None)  # (C,), of a head that has one
 
     def cosine(self, features: Tensor) -> Tensor:
         """`cos(theta_j)`, (N, C), always computed in float32."""
@@ -85,6 +88,7 @@ class CosineHead(Head):
     """
 
     default_score = "cosine"
+    is_normalised = True
 
     def __init__(self, num_features: int, num_classes: int, scale: float, margin: float = 0.0):
         super().__init__(num_features, num_classes)
@@ -202,6 +206,22 @@ class SphereFaceHead(CosineHead, name="sphereface"):
         angle = self.margin * cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT).arccos()
         k = (angle / math.pi).floor().detach()
         return (1 - 2 * (k % 2)) * angle.cos() - 2 * k
+
+
+class LogitNormHead(SoftmaxHead, name="logit_norm"):
+    """Logit normalisation (Wei et al. 2022, arXiv 2205.09310): in training `l / (t |l|)`, in use the plain `l`.
+
+    That paper has t = 0.04 on CIFAR-10, at which the digits train badly.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, temperature: Scale = 0.1):
+        super().__init__(num_features, num_classes)
+        if not 0 < temperature < math.inf:
+            raise InputError(f"temperature is {temperature}, expected a number above 0")
+        self.temperature = temperature
+
+    def training_logits(self, features: Tensor, labels: Tensor) -> Tensor:
+        return F.normalize(self.logits(features)) / self.temperature
 
 
 def make_head(name: str, num_features: int, num_classes: int, **options: float) -> Head:

@@ -130,18 +130,3 @@ def threshold_at_tpr(val_scores: ArrayLike, tpr: float = 0.95) -> float:
 def is_ood(scores: ArrayLike, threshold: float) -> np.ndarray:
     """Whether each score is below the threshold, or NaN, which is never accepted as ID; bool (N,)."""
     return ~(np.asarray(scores) >= threshold)
-
-
-def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599): `sum_b n_b / N |accuracy_b - confidence_b|` over
-    equal bins of the highest probability.
-
-    Args:
-        probabilities: (N, C), rows that sum to 1.
-        labels: (N,).
-    """
-    probabilities = np.asarray(probabilities, np.float64)
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == np.asarray(labels)
-    place = np.minimum(np.ceil(confidence * bins).astype(int) - 1, bins - 1)
-    gaps = np.bincount(place, correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oodlib.checkpoints import Checkpoints
 from oodlib.degrade import degrade
-from oodlib.detection.augment import augment
+from oodlib.detection.augment import AUGMENTATIONS, augment
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import CosineHead
 from oodlib.detection.losses import uniform_cross_entropy
@@ -89,6 +89,13 @@ def fit_detector(
         for values in (outlier_targets, outlier_loss_weights)
     )
     twin_images, twin_classes = None, None
+    if (twins is None) != (twin_labels is None) or (
+        twins is not None and np.shape(twins) != np.shape(outliers)
+    ):
+        raise InputError(
+            f"twins of shape {np.shape(twins)}, expected one of the outliers' shape {np.shape(outliers)} for each, and "
+            "their labels"
+        )
     if twins is not None:
         twin_images = uint8_tensor(twins, detector.image_shape).to(device)
         twin_classes = labels_of(twin_images, twin_labels, len(detector.class_names)).to(device)
@@ -153,10 +160,13 @@ def fit_detector(
             if twin_images is not None:
                 batch = torch.cat([batch, augment(twin_images[drawn], settings.flip, outlier_shifts)])
                 batch_labels = torch.cat([batch_labels, twin_classes[drawn]])
-        if settings.degrade:  # each ID image once more, and every other outlier
-            batch = torch.cat([batch, degrade(batch, settings.degrade, nuisances)])
-            batch_labels = batch_labels.repeat(2)
+        seen_again = []
+        if settings.augmentation != "none":
+            seen_again.append(AUGMENTATIONS[settings.augmentation](batch, nuisances))
+        if settings.degrade:  # each ID image, and every other outlier
+            seen_again.append(degrade(batch, settings.degrade, nuisances))
             outlier_batch[::2] = degrade(outlier_batch[::2], settings.degrade, nuisances)
+        batch, batch_labels = torch.cat([batch, *seen_again]), batch_labels.repeat(1 + len(seen_again))
         if outliers is not None and at_noise_levels is not None:
             seen = (step - 1) * outlier_batch_size + torch.arange(len(numbers))
             outlier_batch = at_noise_levels(outlier_batch, numbers, seen // len(outlier_images))

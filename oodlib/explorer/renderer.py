@@ -30,7 +30,7 @@ from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State, detector_name
 from oodlib.files import read_csv
 from oodlib.images import signed_to_uint8
 from oodlib.marks import MARKS
-from oodlib.outliers.sources import BISECTIONS
+from oodlib.outliers.mixtures import BISECTIONS
 from oodlib.reports.tables import OOD_ROLES
 from oodlib.runs import Run
 

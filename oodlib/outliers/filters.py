@@ -77,6 +77,8 @@ def fill(
     if keep_share < 1:
         kept = np.sort(table["confidence"].to_numpy()[:wanted].argsort(kind="stable")[:count])
     pool, table = pool.take(kept), table.iloc[kept].reset_index(drop=True)
+    if twins is not None and pool.twins is None:
+        raise InputError(f"twins = {twins!r}, but these outliers have none; only label mixtures do")
     if twins == "outliers":
         one_hot = np.eye(pool.label_weights.shape[1], dtype=np.float32)[pool.twin_labels]
         pool = OutlierPool(pool.twins, one_hot)

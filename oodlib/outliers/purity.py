@@ -13,9 +13,9 @@ from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import MIX_MODES
 from oodlib.errors import InputError
 from oodlib.outliers.committee import Committee
+from oodlib.outliers.mixtures import label_mixup
 from oodlib.outliers.nuisances import nuisance_auroc
 from oodlib.outliers.pool import OutlierPool
-from oodlib.outliers.sources import label_mixup
 
 SURE = 0.95  # confidence above which an image counts as one of a class
 VERDICTS = ("parent", "third class", "in between")

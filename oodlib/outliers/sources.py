@@ -5,178 +5,82 @@ alone, so that a pool can be drawn in parts.
 """
 
 import inspect
-import itertools
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from oodlib.device import images_at_once
-from oodlib.diffusion.denoiser import Denoiser
-from oodlib.diffusion.labels import label_weights, pair_weights
-from oodlib.diffusion.sample import sample
-from oodlib.diffusion.scores import reconstruct
-from oodlib.errors import InputError
-from oodlib.images import ImageSet, signed_to_uint8, uint8_to_signed
+from oodlib.images import ImageSet
+from oodlib.outliers.mixtures import (
+    boundary_mixup,
+    class_combinations,
+    cmg,
+    crisp_mixup,
+    early_stopped,
+    label_mixup,
+    regenerated,
+    rounded_mixup,
+    weightless,
+)
 from oodlib.outliers.pool import OutlierPool
 from oodlib.seeds import generator
 from oodlib.settings import Sampling
 
-if TYPE_CHECKING:
-    from oodlib.outliers.committee import Committee
-
 DISTANT = (1.5, 4.0)  # window of distances to the training images, 1 being typical of unseen ID images
-BISECTIONS = 6  # of the weight at which a committee is torn between two classes
-HALF_WAY = 499  # of 1000 time steps, to which training images are noised before they are drawn again
+SHUFFLED = 0.5  # of the pixels, in `shuffled_pixels`
 
 
-def class_combinations(num_classes: int, mixed_classes: int, index: Sequence[int]) -> list[tuple[int, ...]]:
-    """The classes that outlier i mixes: all unordered combinations in turn."""
-    count = math.comb(num_classes, mixed_classes)
-    if not count:
-        raise InputError(f"label mixup of {mixed_classes} classes needs as many, there are {num_classes}")
-    # No more of them than the index asks for: of 5 of 100 classes there are 75 million.
-    combinations = list(
-        itertools.islice(itertools.combinations(range(num_classes), mixed_classes), max(index, default=0) + 1)
-    )
-    return [combinations[i % count] for i in index]
-
-
-def label_mixup(
-    denoiser: Denoiser,
-    index: range,
-    *,
-    mix: str = "sum",
-    mix_weight: float = 0.5,
-    mixed_classes: int = 2,
-    twins: str | None = None,
-    **sampling: Any,
-) -> OutlierPool:
-    """Drawn for mixed labels (arXiv 2405.00631): every pair of classes in turn, or every k of them at equal weights.
-
-    Args:
-        index: Numbers of the outliers.
-        mix_weight: Of a pair's second class, see `labels.pair_weights`.
-        twins: Unless None, each mixture has a twin, drawn from the same noise for one of its classes, by turns.
-        sampling: Options of `sample`.
-    """
-    classes = len(denoiser.class_names)
-    mixed = class_combinations(classes, mixed_classes, index)
-    if mixed_classes == 2:
-        weights = pair_weights(mixed, classes, mix, mix_weight)
-    else:
-        weights = label_weights(torch.zeros(len(mixed), classes).scatter(1, torch.tensor(mixed), 1.0), mix)
-    pool = OutlierPool(sample(denoiser, weights, noise_index=index, **sampling), weights.numpy())
-    if twins is None:
-        return pool
-    rounds = np.array(index) // math.comb(classes, mixed_classes)
-    labels = np.array(mixed)[np.arange(len(mixed)), rounds % mixed_classes]
-    of_one_class = sample(denoiser, torch.eye(classes)[labels], noise_index=index, **sampling)
-    return replace(pool, twins=of_one_class, twin_labels=labels)
-
-
-def weightless(denoiser: Denoiser, index: range, **sampling: Any) -> OutlierPool:
-    """Label mixtures that are seen and teach nothing: what their part in batch normalisation does."""
-    pool = label_mixup(denoiser, index, **sampling)
-    return replace(pool, loss_weights=np.zeros(len(pool), np.float32))
-
-
-def rounded_mixup(denoiser: Denoiser, train: ImageSet, index: range, **sampling: Any) -> OutlierPool:
-    """Label mixtures, each value rounded to the nearest that training images have."""
-    pool = label_mixup(denoiser, index, **sampling)
-    levels = np.unique(train.images)
-    nearest = levels[np.abs(np.arange(256)[:, None] - levels).argmin(1)]
-    return replace(pool, images=nearest[pool.images])
-
-
-def crisp_mixup(
-    denoiser: Denoiser, train: ImageSet, index: range, *, seed: int = 0, **sampling: Any
-) -> OutlierPool:
-    """Label mixtures, each with the values of a training image in the order of its own: as bright and full of contrast
-    as the real ones."""
-    pool = label_mixup(denoiser, index, seed=seed, **sampling)
-    chosen = [
-        int(torch.randint(len(train.images), (), generator=generator(seed, "values", i))) for i in index
-    ]
-    flat = (len(pool), -1, pool.images.shape[3])
-    order = pool.images.reshape(flat).argsort(axis=1, kind="stable")
-    values = np.sort(train.images[chosen].reshape(flat), axis=1)
-    images = np.empty_like(values)
-    np.put_along_axis(images, order, values, axis=1)
-    return replace(pool, images=images.reshape(pool.images.shape))
-
-
-def boundary_mixup(
-    denoiser: Denoiser, committee: "Committee", index: range, *, mix: str = "sum", **sampling: Any
-) -> OutlierPool:
-    """Label mixtures of two classes at the weight at which a committee is torn between them: each noise is drawn at six
-    weights that close in on it, and the last is kept."""
-    classes = len(denoiser.class_names)
-    mixed = torch.tensor(class_combinations(classes, 2, index))
-    low, high = torch.zeros(len(mixed)), torch.ones(len(mixed))
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        weights = pair_weights(mixed, classes, mix, middle)
-        images = sample(denoiser, weights, noise_index=index, **sampling)
-        of_pair = torch.tensor(committee.probabilities(images)).gather(1, mixed)
-        is_beyond = of_pair[:, 1] > of_pair[:, 0]
-        low, high = torch.where(is_beyond, low, middle), torch.where(is_beyond, middle, high)
-    return OutlierPool(images, weights.numpy())
-
-
-def regenerated(denoiser: Denoiser, train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
-    """Training images in turn, noised half-way and denoised under their own label: their content, with the generator's
-    traces."""
-    chosen = np.array(index) % len(train.images)
-    shape = (train.images.shape[3], *train.images.shape[1:3])
-    noise = torch.stack([torch.randn(shape, generator=generator(seed, "regenerated", i)) for i in index])
-    weights = torch.eye(len(train.class_names))[train.labels[chosen]]
-    images = []
-    for part in torch.arange(len(chosen)).split(
-        images_at_once(denoiser.image_shape, denoiser.device, most=256)
-    ):
-        real = uint8_to_signed(train.images[chosen[part]], denoiser.device)
-        start, labels = noise[part].to(denoiser.device), weights[part].to(denoiser.device)
-        images.append(signed_to_uint8(reconstruct(denoiser.eval(), real, start, HALF_WAY, labels)[1]))
-    return OutlierPool(np.concatenate(images), weights.numpy())
-
-
-def cmg(denoiser: Denoiser, index: range, *, seed: int = 0, **sampling: Any) -> OutlierPool:
-    """Class-mixed generation (Wang et al., ECML PKDD 2022): drawn for a label embedding each of whose components is
-    that of one of two classes, at random."""
-    classes = len(denoiser.class_names)
-    mixed = torch.tensor(class_combinations(classes, 2, index))
-    embeddings = denoiser.label_embedding.weight.detach().T.cpu()
-    masks = [torch.rand(embeddings.shape[1], generator=generator(seed, "mask", i)) < 0.5 for i in index]
-    both = torch.where(torch.stack(masks), embeddings[mixed[:, 0]], embeddings[mixed[:, 1]])
-    weights = torch.zeros(len(mixed), classes).scatter(1, mixed, 0.5)
-    images = sample(denoiser, weights, noise_index=index, label_embeddings=both, seed=seed, **sampling)
-    return OutlierPool(images, weights.numpy())
-
-
-def early_stopped(early_denoiser: Denoiser, index: range, **sampling: Any) -> OutlierPool:
-    """Drawn for one class each, in turn, by a denoiser that was stopped early: it draws badly."""
-    classes = len(early_denoiser.class_names)
-    weights = torch.eye(classes)[torch.tensor(index) % classes]
-    return OutlierPool(sample(early_denoiser, weights, noise_index=index, **sampling), weights.numpy())
-
-
-def pixel_mixup(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
-    """The mean of two real images of two classes (mixup at 0.5: Zhang et al. 2018, arXiv 1710.09412)."""
+def _pairs(train: ImageSet, index: range, seed: int) -> np.ndarray:
+    """For each outlier two training images of two classes, every pair of classes in turn; int64 (N, 2)."""
     classes = len(train.class_names)
     members = [np.flatnonzero(train.labels == label) for label in range(classes)]
     mixed = class_combinations(classes, 2, index)
-    picked = np.array(
+    return np.array(
         [
             [members[c][int(torch.randint(len(members[c]), (), generator=g))] for c in pair]
             for pair, g in zip(mixed, (generator(seed, "pixel mixup", i) for i in index), strict=True)
         ]
     )
+
+
+def pixel_mixup(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
+    """The mean of two real images of two classes (mixup at 0.5: Zhang et al. 2018, arXiv 1710.09412)."""
+    picked = _pairs(train, index, seed)
     images = train.images[picked].astype(np.float32).mean(1).round().astype(np.uint8)
-    return OutlierPool(images, np.eye(classes, dtype=np.float32)[np.array(mixed)].mean(1))
+    one_hot = np.eye(len(train.class_names), dtype=np.float32)
+    return OutlierPool(images, one_hot[train.labels[picked]].mean(1))
+
+
+def cut_mixup(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
+    """A rectangle of one training image, half its area, in one of another class (CutMix: Yun et al. 2019, arXiv
+    1905.04899)."""
+    picked = _pairs(train, index, seed)
+    first, second = (train.images[members] for members in picked.T)
+    height, width = first.shape[1:3]
+    images = first.copy()
+    for i, number in enumerate(index):
+        random = generator(seed, "cut mixup", number)
+        share, top, left = torch.rand(3, generator=random).tolist()
+        tall = round(height * (0.5 + 0.5 * share))
+        wide = max(1, round(height * width / 2 / tall))
+        y, x = round(top * (height - tall)), round(left * (width - wide))
+        images[i, y : y + tall, x : x + wide] = second[i, y : y + tall, x : x + wide]
+    return OutlierPool(images, np.eye(len(train.class_names), dtype=np.float32)[train.labels[picked]].mean(1))
+
+
+def shuffled_pixels(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
+    """Training images in turn, with half of their pixels in another order (after ASCOOD, arXiv 2411.10794)."""
+    pool = training_images(train, index)
+    flat = pool.images.reshape(len(pool), -1, pool.images.shape[3]).copy()
+    for i, number in enumerate(index):
+        random = generator(seed, "shuffled pixels", number)
+        moved = torch.randperm(flat.shape[1], generator=random)[
+            : max(2, round(SHUFFLED * flat.shape[1]))
+        ].numpy()
+        flat[i, moved] = flat[i, np.roll(moved, 1)]
+    return OutlierPool(flat.reshape(pool.images.shape), pool.label_weights)
 
 
 def training_images(train: ImageSet, index: range) -> OutlierPool:
@@ -265,6 +169,8 @@ SOURCES: dict[str, Source] = {
     "double_batch": Source(doubles_batch=True),
     "early_stopped": Source(early_stopped),
     "pixel_mixup": Source(pixel_mixup, placebo="training_images"),
+    "cut_mixup": Source(cut_mixup),
+    "shuffled_pixels": Source(shuffled_pixels),
     "training_images": Source(training_images),
     "uniform_noise": Source(uniform_noise),
     "vos": Source(is_virtual=True),

@@ -10,6 +10,7 @@ NAMES = {
     "arcface": "ArcFace",
     "cosface": "CosFace",
     "sphereface": "SphereFace",
+    "logit_norm": "LogitNorm",
     "denoiser": "denoiser",
     "none": "no outliers",
     "label_mixup": "label mixup",
@@ -32,11 +33,19 @@ NAMES = {
     "double_batch": "double batch",
     "early_stopped": "early stopped",
     "pixel_mixup": "pixel mixup",
+    "cut_mixup": "cut mixup",
+    "shuffled_pixels": "shuffled pixels",
     "training_images": "training images",
     "uniform_noise": "uniform noise",
     "vos": "VOS",
     "real": "real outliers",
     "msp": "MSP",
+    "gen": "GEN",
+    "t2fnorm": "T2FNorm",
+    "norm": "feature norm",
+    "norm_cosine": "norm x cosine",
+    "rmds": "RMDS",
+    "vim": "ViM",
     "mahalanobis": "Mahalanobis",
     "knn": "KNN",
     "auroc": "AUROC",
@@ -45,12 +54,20 @@ NAMES = {
     "fpr95": "FPR95",
     "id_accuracy": "accuracy",
     "called_ood": "share called OOD",
+    "ece": "ECE",
+    "ece_tempered": "ECE, tempered",
     "ood_set": "OOD set",
 }
 # What a score is, for an axis.
 SCORE_AXES = {
     "msp": "log maximum softmax probability",
     "energy": "log sum of exponential logits",
+    "gen": "minus the generalised entropy",
+    "t2fnorm": "log maximum softmax probability of un-normalised features",
+    "norm": "length of the feature vector",
+    "norm_cosine": "length times maximum cosine",
+    "rmds": "minus the relative squared Mahalanobis distance",
+    "vim": "energy less the virtual logit",
     "cosine": "maximum cosine",
     "mahalanobis": "minus the squared Mahalanobis distance",
     "knn": "minus the distance to the nearest training images",
@@ -60,7 +77,7 @@ SCORE_AXES = {
 
 
 # What is done to images, behind the name of a source of outliers (see `conditions`).
-MODIFIERS = {"noise": "noise levels", "degraded": "degraded"}
+MODIFIERS = {"noise": "noise levels", "degraded": "degraded", "augmix": "AugMix", "pixmix": "PixMix"}
 
 
 def label(name: str) -> str:

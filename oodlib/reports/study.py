@@ -9,7 +9,6 @@ import pandas as pd
 from oodlib import datasets
 from oodlib.conditions import references, takes_denoiser
 from oodlib.datasets.roles import ID_TEST, Role
-from oodlib.detection.detector import Detector
 from oodlib.detection.metrics import auroc, is_ood
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json, write_text
@@ -159,6 +158,8 @@ def sealed_auroc(runs: Sequence[Run], outliers: Collection[str], source: str, **
     Args:
         source: What `datasets.load` takes; `look` are its options.
     """
+    from oodlib.detection.detector import Detector  # here, because torch takes seconds to import
+
     images = datasets.load(source, "all", with_labels=False, **look).images
     rows = []
     for run in runs:

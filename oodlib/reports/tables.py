@@ -25,7 +25,12 @@ IMAGE_COLUMNS = [
     "predicted",
     "correct",
 ]  # and of each image
-COLUMNS = [*DETECTOR_COLUMNS, "score", "ood_set", "title", "role", *METRICS, "id_accuracy"]
+OF_CLASSIFIER = [
+    "id_accuracy",
+    "ece",
+    "ece_tempered",
+]  # what a table says of the classifier, the same for all sets
+COLUMNS = [*DETECTOR_COLUMNS, "score", "ood_set", "title", "role", *METRICS, *OF_CLASSIFIER]
 OOD_ROLES = [role for role in Role if role.is_ood]
 
 Classify = Callable[[np.ndarray], tuple[np.ndarray | None, Mapping[str, np.ndarray]]]
@@ -165,8 +170,9 @@ def with_own_score(scores: pd.DataFrame) -> pd.DataFrame:
 
 def seed_means(results: pd.DataFrame) -> pd.DataFrame:
     """Each head's own score, averaged over the OOD sets: one row for each head, outliers and seed."""
-    of_detector = by_own_score(results).groupby(DETECTOR_KEY, sort=False)
-    return of_detector[[*METRICS, "id_accuracy"]].mean().reset_index()
+    columns = [*DETECTOR_KEY, *METRICS, *OF_CLASSIFIER]
+    own = by_own_score(results).reindex(columns=columns)  # the denoiser has no classifier
+    return own.groupby(DETECTOR_KEY, sort=False).mean().reset_index()
 
 
 def titles(results: pd.DataFrame) -> dict[str, str]:

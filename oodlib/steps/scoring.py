@@ -8,6 +8,7 @@ import numpy as np
 
 from oodlib.conditions import condition
 from oodlib.datasets.roles import EvaluationSet, Role
+from oodlib.detection.calibration import expected_calibration_error, fit_temperature, tempered
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
 from oodlib.detection.metrics import threshold_at_tpr
@@ -114,10 +115,31 @@ def score_detector(
             on_outliers = metric_table(on_validation)
             on_outliers["false_alarms"] = on_outliers["score"].map(of_degraded)
             write_csv(folder / "scores.csv", scores.assign(**about))
-            write_csv(folder / "metrics.csv", metric_table(scores).assign(**about))
+            of_classifier = calibration(detector, sets, validation)
+            write_csv(folder / "metrics.csv", metric_table(scores).assign(**of_classifier, **about))
             write_csv(folder / "alarms.csv", alarms.assign(**about))
             write_csv(folder / "validation.csv", on_outliers.assign(**about))
             step.finish()
+
+
+def calibration(
+    detector: Detector, sets: Sequence[EvaluationSet], validation: Sequence[EvaluationSet]
+) -> dict[str, float]:
+    """Expected calibration error on ID test images, and by the temperature of the ID validation images."""
+    (test,), (val,) = ([s for s in of if s.role == Role.ID] for of in (sets, validation))
+    probabilities, labels = {}, {}
+    for part in (test, val):
+        probabilities[part.key] = detector.classify(part.images)[0]
+        numbers = {
+            name: i for i, name in enumerate(detector.class_names)
+        }  # a class that it lacks is never right
+        labels[part.key] = np.array([numbers.get(name, -1) for name in part.class_names])[part.labels]
+    of_test, of_val, is_known = probabilities[test.key], probabilities[val.key], labels[val.key] >= 0
+    at = tempered(of_test, fit_temperature(of_val[is_known], labels[val.key][is_known]))
+    return {
+        "ece": expected_calibration_error(of_test, labels[test.key]),
+        "ece_tempered": expected_calibration_error(at, labels[test.key]),
+    }
 
 
 def score_by_denoiser(
