@@ -332,8 +332,11 @@ def test_twins_are_learned_as_their_class():
 def test_twins_without_a_class_each_are_refused():
     with pytest.raises(InputError, match="expected one for each of 40 images, from 0 to 7"):
         fit(**TWINS | {"twin_labels": TWINS["twin_labels"][:39]})
-    with pytest.raises(InputError, match="expected N x 8 x 8 x 1"):
-        fit(**TWINS | {"twins": TWINS["twins"][:, :4]})
+    for wrong in ({"twins": TWINS["twins"][:, :4]}, {"twins": TWINS["twins"][:10]}, {"twin_labels": None}):
+        with pytest.raises(InputError, match=r"expected one of the outliers' shape \(40, 8, 8, 1\) for each"):
+            fit(**TWINS | wrong)
+    with pytest.raises(InputError, match="expected one of the outliers' shape"):
+        fit(**TWINS | {"outliers": None})
 
 
 def test_a_double_batch_is_twice_as_many_id_images_in_as_many_steps(monkeypatch, unshifted):
