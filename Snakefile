@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 from snakemake.utils import min_version
 
-from oodlib.conditions import REPEATED, STUDY, parse
+from oodlib.conditions import REPEATED, STUDY, condition, parse
 from oodlib.errors import InputError, choice
 from oodlib.files import try_writing
 from oodlib.marks import FILES, MARKS
@@ -83,7 +83,7 @@ try:
         )
     outliers = listed("outliers")
     if outliers is None:
-        outliers = ["none", chosen.outliers]
+        outliers = ["none", condition(chosen)]
     if isinstance(outliers, str) and outliers in PLANS:
         outliers = list(PLANS[outliers])
     if not isinstance(outliers, list) or not outliers:
@@ -92,8 +92,8 @@ try:
         )
     conditions = {name: parse(name) for name in outliers}
     for head in chosen.heads:
-        for condition in conditions.values():
-            make_settings(**plan, **{**values, **condition}, head=head)
+        for of_condition in conditions.values():
+            make_settings(**plan, **{**values, **of_condition}, head=head)
 except InputError as error:  # else Snakemake shows where it was raised, and that last
     sys.exit(f"InputError: {error}")
 pools = list(dict.fromkeys(c["outliers"] for c in conditions.values() if SOURCES[c["outliers"]].draw))

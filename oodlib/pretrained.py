@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from oodlib import datasets
+from oodlib.conditions import condition
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
@@ -66,7 +67,7 @@ def build(preset: str, run: Run, folder: Path) -> None:
     """
     chosen = make_settings(preset=preset)
     sources = {
-        outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in ("none", chosen.outliers)
+        outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in ("none", condition(chosen))
     }
     run.require(run.denoiser / "settings.json", "01_train_ddpm")
     for outliers, source in sources.items():

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from oodlib import pretrained
+from oodlib.conditions import condition
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
@@ -51,7 +52,8 @@ class Explorer:
         self._denoiser_folder = shipped if self._is_shipped else repr(str(run.denoiser))  # in Python
         denoiser = Denoiser.load(run.denoiser, default_device())
         self.class_names = denoiser.class_names
-        self._renderer = Renderer(denoiser, find_detectors(run, settings.outliers))
+        outliers = condition(settings)
+        self._renderer = Renderer(denoiser, find_detectors(run, outliers))
         self._lock = threading.RLock()
         self._random = random.Random()
         self._arranging: int | None = None  # the thread that sets several widgets as one
@@ -65,14 +67,12 @@ class Explorer:
         self._timer: threading.Timer | None = None
         self._blend_drawn = self._pairs_drawn = self._histograms_drawn = None
         detectors = list(self._renderer.detectors)
-        first = first_state(self.class_names, settings, detectors)
-        names, channels = ("none", settings.outliers), denoiser.image_shape[2]
-        self.controls = Controls(self.class_names, detectors, names, channels)
+        self.controls = Controls(self.class_names, detectors, ("none", outliers), denoiser.image_shape[2])
         self.widget = self.controls.widget
         self._connect()
         kernel.hurry(self)
         try:
-            self.state = first
+            self.state = first_state(self.class_names, settings, detectors)
         except Exception:
             self.close()
             raise

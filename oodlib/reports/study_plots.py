@@ -87,11 +87,12 @@ def gain_against_alarms(changes: pd.DataFrame, title: str) -> Figure:
     table = pd.DataFrame(values)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for name, row in table.iterrows():
+    for i, (name, row) in enumerate(table.sort_values(["auroc", "called_ood"]).iterrows()):
         colour = ID_COLOUR if "+degraded" in name else "0.35"
         axes.plot(row["called_ood"], row["auroc"], "o", ms=5, color=colour)
+        place = (5, 4 if i % 2 else -9)  # names of neighbours stand above and below
         axes.annotate(
-            label(name), (row["called_ood"], row["auroc"]), (4, 3), textcoords="offset points", fontsize=7
+            label(name), row[["called_ood", "auroc"]], place, textcoords="offset points", fontsize=7
         )
     axes.axvline(5, color="0.6", lw=0.8, ls=":")
     axes.set(title=title, xlabel="shifted ID images called OOD (%); the threshold is meant for 5 %")
