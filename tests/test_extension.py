@@ -122,6 +122,6 @@ def test_a_new_head_is_trained_with_its_own_option(extended):
 def test_head_source_and_score_stand_in_the_tables_and_figures(extended):
     results = pd.read_csv(extended / "results.csv")
     assert set(results["head"]) == {"normed"} and set(results["outliers"]) == {"inverted"}
-    assert results.query("score == 'norm'")["auroc"].between(0, 1).all()
+    assert results.query("score == 'max_logit'")["auroc"].between(0, 1).all()
     assert (extended / "figures" / "scores_normed.png").is_file()
-    assert "logit norm" in (extended / "summary.md").read_text()
+    assert "normed" in (extended / "summary.md").read_text()

@@ -12,6 +12,7 @@ from oodlib.reports.names import label
 from oodlib.reports.study import HEADLINE
 from oodlib.reports.style import ID_COLOUR, styled
 
+COLUMNS = 4  # of panels
 MARKERS = dict(zip(HEADLINE, "os", strict=True))
 
 
@@ -28,9 +29,13 @@ def placebo_map(changes: pd.DataFrame, outliers: Sequence[str], title: str) -> F
     rows = changes[(changes["metric"] == "auroc") & (changes["head"] != ALL_HEADS)]
     heads = list(rows["head"].unique())
     colours = dict(zip(heads, sns.color_palette("colorblind", len(heads)), strict=True))
-    figure = Figure(figsize=(3.1 * len(outliers), 3.9), layout="constrained")
-    panels = figure.subplots(1, len(outliers), squeeze=False, sharex=True, sharey=True)[0]
-    for axes, name in zip(panels, outliers, strict=True):
+    columns = min(len(outliers), COLUMNS)
+    rows_of_panels = -(-len(outliers) // columns)
+    figure = Figure(figsize=(3.1 * columns, 0.9 + 3 * rows_of_panels), layout="constrained")
+    panels = figure.subplots(rows_of_panels, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in panels.flat[len(outliers) :]:
+        axes.set_visible(False)
+    for axes, name in zip(panels.flat, outliers, strict=False):
         of = references(name)
         reference = of.get("degraded", of["none"])
         against = rows[rows["reference"] == reference].set_index(["outliers", "head", "set"])
@@ -60,7 +65,8 @@ def placebo_map(changes: pd.DataFrame, outliers: Sequence[str], title: str) -> F
             title=f"{label(name)}\nabove the diagonal: {above} of {count}",
             xlabel="its placebo gains (points)",
         )
-    panels[0].set_ylabel("the source gains (points of AUROC)")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("the source gains (points)")
     handles = [Line2D([], [], marker="o", ls="", color=colours[head], label=label(head)) for head in heads]
     handles += [Line2D([], [], marker=m, ls="", color="0.4", label=group) for group, m in MARKERS.items()]
     handles += [Line2D([], [], color="black", lw=1, ls="--", label="no more than the placebo")]
