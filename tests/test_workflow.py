@@ -274,7 +274,7 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
         ("run=2024_01", "as the path run=runs/007 with Snakemake"),
         ("detector_model={'x=1;import os': 1}", "parameter 'x=1;import os' is not known"),
         ("detector_model=x", "detector_model = 'x', expected values by name"),
-        ("outliers=5", "outliers = 5, expected a list of sources"),
+        ("outliers=5", "outliers = 5, expected a list of conditions"),
         ("heads=3", "heads[0] = 3 (int), expected one of softmax"),
     ],
 )
