@@ -30,7 +30,7 @@ from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State, detector_name
 from oodlib.files import read_csv
 from oodlib.images import signed_to_uint8
 from oodlib.marks import MARKS
-from oodlib.outliers.mixtures import BISECTIONS
+from oodlib.outliers.mixtures import at_tie
 from oodlib.reports.tables import OOD_ROLES
 from oodlib.runs import Run
 
@@ -141,17 +141,13 @@ class Renderer:
         a detector."""
         if not state.detector:
             return None
-        classes, low, high = len(self.denoiser.class_names), 0.0, 1.0
         with self.lock, few_threads(self.denoiser.image_shape):
             detector = next(iter(self._load(state.detector).values()))
-            sampling = {**state.sampling, "scheduler": self._scheduler(state.scheduler)}
-            for _ in range(BISECTIONS):
-                middle = (low + high) / 2
-                mixed = pair_weights([state.blend], classes, state.mix, middle)
-                images = sample(self.denoiser, mixed, noise_index=[0], **sampling)
-                a, b = detector.classify(images)[0][0, list(state.blend)]
-                low, high = (low, middle) if b > a else (middle, high)
-        return (low + high) / 2
+            sampling = {**state.sampling, "scheduler": self._scheduler(state.scheduler), "mix": state.mix}
+            _, weight, _ = at_tie(
+                self.denoiser, [state.blend], lambda images: detector.classify(images)[0], [0], **sampling
+            )
+        return weight.item()
 
     def pair_matrix(self, state: State) -> dict[str, tuple[np.ndarray, float]]:
         """Mean score of a few mixtures of every pair at equal weights, (C, C), and the threshold, for each detector.

@@ -5,12 +5,13 @@ An outlier has a number, and depends on that and the seed alone, so that a pool 
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from oodlib.device import images_at_once
 from oodlib.diffusion.denoiser import Denoiser
@@ -105,21 +106,42 @@ def crisp_mixup(
     return replace(pool, images=images.reshape(pool.images.shape))
 
 
-def boundary_mixup(
-    denoiser: Denoiser, committee: "Committee", index: range, *, mix: str = "sum", **sampling: Any
-) -> OutlierPool:
-    """Label mixtures of two classes at the weight at which a committee is torn between them: each noise is drawn at six
-    weights that close in on it, and the last is kept."""
-    classes = len(denoiser.class_names)
-    mixed = torch.tensor(class_combinations(classes, 2, index))
+def at_tie(
+    denoiser: Denoiser,
+    pairs: Sequence[tuple[int, int]],
+    probabilities: Callable[[np.ndarray], np.ndarray],
+    noise_index: Sequence[int],
+    *,
+    mix: str = "sum",
+    **sampling: Any,
+) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Mixtures of pairs of classes at the weight at which a classifier is torn between the two: each noise is drawn at
+    six weights that close in on it.
+
+    Args:
+        probabilities: Of the classifier, from images (N, H, W, C) to (N, classes).
+
+    Returns:
+        The images drawn last, their weight of the second class (N,), and their label weights (N, classes).
+    """
+    classes, mixed = len(denoiser.class_names), torch.tensor(pairs)
     low, high = torch.zeros(len(mixed)), torch.ones(len(mixed))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         weights = pair_weights(mixed, classes, mix, middle)
-        images = sample(denoiser, weights, noise_index=index, **sampling)
-        of_pair = torch.tensor(committee.probabilities(images)).gather(1, mixed)
+        images = sample(denoiser, weights, noise_index=noise_index, **sampling)
+        of_pair = torch.tensor(probabilities(images)).gather(1, mixed)
         is_beyond = of_pair[:, 1] > of_pair[:, 0]
         low, high = torch.where(is_beyond, low, middle), torch.where(is_beyond, middle, high)
+    return images, middle, weights
+
+
+def boundary_mixup(
+    denoiser: Denoiser, committee: "Committee", index: range, *, mix: str = "sum", **sampling: Any
+) -> OutlierPool:
+    """Label mixtures of two classes at the weight at which a committee is torn between them, see `at_tie`."""
+    pairs = class_combinations(len(denoiser.class_names), 2, index)
+    images, _, weights = at_tie(denoiser, pairs, committee.probabilities, index, mix=mix, **sampling)
     return OutlierPool(images, weights.numpy())
 
 
