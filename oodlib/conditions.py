@@ -1,16 +1,16 @@
 """What a detector was trained with, as one name: a source of outliers and what is done to images.
 
 `label_mixup+noise+degraded` is label mixtures at noise levels, degraded as the ID images are. A strength or levels that
-are not the usual ones stand behind the word: `none+degraded0.5`.
+are not the usual ones (`degrade.STRENGTH`, `NOISE_LEVELS`) stand behind the word: `none+degraded0.5`.
 """
 
 import re
 
+from oodlib.degrade import STRENGTH
 from oodlib.errors import InputError, choice
 from oodlib.settings import DetectorTraining
 
 NOISE_LEVELS = (0.3, 1.0)  # what `+noise` stands for
-DEGRADE = 1.0  # what `+degraded` stands for
 
 # What `make study` compares on one denoiser, and of it what it makes again with each further one.
 REPEATED = (
@@ -36,7 +36,7 @@ def condition(settings: DetectorTraining) -> str:
     if levels and SOURCES[name].draw is not None:
         name += "+noise" + ("" if levels == NOISE_LEVELS else "-".join(map(_text, levels)))
     if strength:
-        name += "+degraded" + ("" if strength == DEGRADE else _text(strength))
+        name += "+degraded" + ("" if strength == STRENGTH else _text(strength))
     return name if settings.augmentation == "none" else f"{name}+{settings.augmentation}"
 
 
@@ -64,7 +64,7 @@ def parse(name: str) -> dict[str, object]:
     source, noise, low, high, degraded, strength, augmentation = match.groups()
     choice("outliers", source, list(SOURCES))
     levels = [float(low), float(high)] if low else list(NOISE_LEVELS) if noise else []
-    amount = float(strength) if strength else DEGRADE if degraded else 0.0
+    amount = float(strength) if strength else STRENGTH if degraded else 0.0
     if levels and SOURCES[source].draw is None:
         raise InputError(f"noise_levels change images of outliers, and outliers = {source!r} has none")
     made = dict(outliers=source, noise_levels=levels, degrade=amount, augmentation=augmentation or "none")
@@ -88,9 +88,9 @@ def references(name: str) -> dict[str, str]:
 
     source, *modifiers = name.split("+")
     degraded = [modifier for modifier in modifiers if modifier.startswith("degraded")]
-    others = {"none": "none", "degraded": "+".join(["none", *degraded]) if degraded else "none"}
+    others = {"none": "none"}
+    if degraded:
+        others["degraded"] = "+".join(["none", *degraded])
     if SOURCES[source].placebo is not None:
         others["placebo"] = "+".join([SOURCES[source].placebo, *modifiers])
-    if others["degraded"] == "none":
-        del others["degraded"]
     return {what: other for what, other in others.items() if other != name}

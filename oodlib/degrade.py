@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # it takes seconds to import
     import torch
 
+STRENGTH = 1.0  # the usual one
 # What each does at strength 1 and its largest draw, 1.
 SOFTNESS = 1.0  # of the way from the image to its binomial blur over 3 x 3 pixels
 CONTRAST = 0.4  # is lost, about the image's mean

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from oodlib.conditions import (
-    DEGRADE,
     NOISE_LEVELS,
     REPEATED,
+    STRENGTH,
     STUDY,
     condition,
     parse,
@@ -63,7 +63,7 @@ def test_words_stand_for_the_usual_levels_and_strength():
     assert parse("real+noise+degraded") == {
         "outliers": "real",
         "noise_levels": list(NOISE_LEVELS),
-        "degrade": DEGRADE,
+        "degrade": STRENGTH,
         "augmentation": "none",
     }
 

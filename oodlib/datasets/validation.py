@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from oodlib.datasets.roles import EvaluationSet, Role, id_set
-from oodlib.degrade import degrade
+from oodlib.degrade import STRENGTH, degrade
 from oodlib.images import ImageSet
 
 SEED = 557
@@ -96,10 +96,10 @@ def validation_outliers(images: np.ndarray) -> list[EvaluationSet]:
 
 
 def validation_sets(val: ImageSet) -> list[EvaluationSet]:
-    """ID validation images, the same degraded at strength 1, and validation outliers."""
+    """ID validation images, the same degraded at the usual strength, and validation outliers."""
     import torch
 
     plain = torch.tensor(val.images).permute(0, 3, 1, 2)
-    degraded = degrade(plain, 1.0, torch.Generator().manual_seed(SEED)).permute(0, 2, 3, 1).numpy()
+    degraded = degrade(plain, STRENGTH, torch.Generator().manual_seed(SEED)).permute(0, 2, 3, 1).numpy()
     of_degraded = EvaluationSet("id_val_degraded", "ID val, degraded", Role.DEGRADED_ID, degraded, *val[1:])
     return [id_set(val, "val"), of_degraded, *validation_outliers(val.images)]

@@ -27,10 +27,8 @@ def augment(images: Tensor, flip: bool, random: torch.Generator) -> Tensor:
 
 
 OPERATIONS_FOR = 16  # images that AugMix changes by the same operations
-MOST_ROUNDS, SPREAD = (
-    4,
-    3.0,
-)  # of PixMix: rounds of mixing, and how far from equal the two parts of a mixture may be
+MOST_ROUNDS = 4  # of mixing, in PixMix
+SPREAD = 3.0  # how far from equal the two parts of a PixMix mixture are
 
 
 def augmix(images: Tensor, random: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from oodlib.conditions import DEGRADE
+from oodlib.degrade import STRENGTH
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import MIX_MODES
 from oodlib.errors import InputError
@@ -72,7 +72,7 @@ def pool_table(
     judged = pd.concat([table.assign(pool=name) for name, table in tables.items()])
     rows = shares(judged, ["pool"])
     rows["median distance"] = judged.groupby("pool")["distance"].median()
-    for column, strength in (("nuisances", 0.0), ("nuisances, degraded", DEGRADE)):
+    for column, strength in (("nuisances", 0.0), ("nuisances, degraded", STRENGTH)):
         rows[column] = {
             name: nuisance_auroc(of_pool, id_images, strength) for name, of_pool in images.items()
         }

@@ -49,8 +49,7 @@ def pixel_mixup(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
     """The mean of two real images of two classes (mixup at 0.5: Zhang et al. 2018, arXiv 1710.09412)."""
     picked = _pairs(train, index, seed)
     images = train.images[picked].astype(np.float32).mean(1).round().astype(np.uint8)
-    one_hot = np.eye(len(train.class_names), dtype=np.float32)
-    return OutlierPool(images, one_hot[train.labels[picked]].mean(1))
+    return OutlierPool(images, _one_hot(train, picked).mean(1))
 
 
 def cut_mixup(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
@@ -67,7 +66,7 @@ def cut_mixup(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
         wide = max(1, round(height * width / 2 / tall))
         y, x = round(top * (height - tall)), round(left * (width - wide))
         images[i, y : y + tall, x : x + wide] = second[i, y : y + tall, x : x + wide]
-    return OutlierPool(images, np.eye(len(train.class_names), dtype=np.float32)[train.labels[picked]].mean(1))
+    return OutlierPool(images, _one_hot(train, picked).mean(1))
 
 
 def shuffled_pixels(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
@@ -76,9 +75,8 @@ def shuffled_pixels(train: ImageSet, index: range, *, seed: int = 0) -> OutlierP
     flat = pool.images.reshape(len(pool), -1, pool.images.shape[3]).copy()
     for i, number in enumerate(index):
         random = generator(seed, "shuffled pixels", number)
-        moved = torch.randperm(flat.shape[1], generator=random)[
-            : max(2, round(SHUFFLED * flat.shape[1]))
-        ].numpy()
+        count = max(2, round(SHUFFLED * flat.shape[1]))
+        moved = torch.randperm(flat.shape[1], generator=random)[:count].numpy()
         flat[i, moved] = flat[i, np.roll(moved, 1)]
     return OutlierPool(flat.reshape(pool.images.shape), pool.label_weights)
 
@@ -87,9 +85,7 @@ def training_images(train: ImageSet, index: range) -> OutlierPool:
     """Training images in turn. By themselves they contradict their labels; at noise levels they are a control: all of
     the noise, and nothing else."""
     chosen = np.array(index) % len(train.images)
-    return OutlierPool(
-        train.images[chosen], np.eye(len(train.class_names), dtype=np.float32)[train.labels[chosen]]
-    )
+    return OutlierPool(train.images[chosen], _one_hot(train, chosen))
 
 
 def uniform_noise(train: ImageSet, index: range, *, seed: int = 0) -> OutlierPool:
@@ -106,6 +102,11 @@ def real(train: ImageSet, real_images: np.ndarray, index: range) -> OutlierPool:
     """
     images = real_images[index.start : index.stop]
     return OutlierPool(images, _no_classes(train, len(images)))
+
+
+def _one_hot(train: ImageSet, chosen: np.ndarray) -> np.ndarray:
+    """Label weights of training images by their numbers (...), float32 (..., classes)."""
+    return np.eye(len(train.class_names), dtype=np.float32)[train.labels[chosen]]
 
 
 def _no_classes(train: ImageSet, count: int) -> np.ndarray:

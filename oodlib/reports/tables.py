@@ -15,21 +15,10 @@ from oodlib.reports.names import NAMES, label
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
 DETECTOR_KEY = ["head", "outliers", "seed"]
 DETECTOR_COLUMNS = ["preset", *DETECTOR_KEY, "own_score"]  # what a table says of that which scored
-IMAGE_COLUMNS = [
-    "set",
-    "title",
-    "role",
-    "index",
-    "file",
-    "label",
-    "predicted",
-    "correct",
-]  # and of each image
-OF_CLASSIFIER = [
-    "id_accuracy",
-    "ece",
-    "ece_tempered",
-]  # what a table says of the classifier, the same for all sets
+# And of each image.
+IMAGE_COLUMNS = ["set", "title", "role", "index", "file", "label", "predicted", "correct"]
+# And of the classifier, the same for all sets.
+OF_CLASSIFIER = ["id_accuracy", "ece", "ece_tempered"]
 COLUMNS = [*DETECTOR_COLUMNS, "score", "ood_set", "title", "role", *METRICS, *OF_CLASSIFIER]
 OOD_ROLES = [role for role in Role if role.is_ood]
 
