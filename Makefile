@@ -29,8 +29,8 @@ demo: .venv/installed
 	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
 
 study: .venv/installed
-	@echo "Sources of outliers and their controls on six heads, five seeds, three denoisers: 1,200 detectors, two hours on"
-	@echo "two CPU cores."
+	@echo "Sources of outliers and their controls on six heads, five seeds, three denoisers: 1,320 detectors, more than two"
+	@echo "hours on two CPU cores."
 	for denoiser in 1 2; do \
 		snakemake --cores $(CORES) --config outliers=repeated run=study-$$denoiser "shared={seed: $$denoiser}" \
 			'seeds=[0,1,2,3,4]' --rerun-incomplete --retries 1 --quiet host reason || exit 1; \
@@ -60,7 +60,7 @@ lab: .venv/installed
 notebooks: demo study
 	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
-	cp $(RUN)/figures/results.png $(RUNS)/study/figures/study.png $(RUNS)/study/figures/study_alarms.png figures/
+	cp $(RUN)/figures/results.png $(RUNS)/study/figures/study.png figures/
 
 # The models that the explorer opens with, from the digits run.
 pretrained: demo

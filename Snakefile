@@ -150,7 +150,7 @@ CURVES = expand(
     head=[*chosen.heads, *([DENOISER] if pools else [])],
 ) + expand(f"{run}/figures/{{figure}}_{{head}}.png", figure=["shifted", "alarms"], head=chosen.heads)
 RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results.png"] if len(outliers) == 2 else [])]
-STUDY_FILES = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study.png", "figures/study_alarms.png")]
+STUDY_FILES = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study_alarms.png")]
 
 
 rule all:
@@ -160,7 +160,7 @@ rule all:
         SCORED,
         CURVES if len(outliers) <= 4 else [],  # which have a column for each
         RESULTS,
-        STUDY_FILES if outliers == list(STUDY) else [],
+        STUDY_FILES if "none" in outliers and len(outliers) > 2 else [],
     message:
         "All there"
 

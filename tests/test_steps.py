@@ -506,3 +506,11 @@ def test_real_outliers_are_read_on_the_background_of_the_run(tmp_path, made):
     settings = small(outliers="real", real_outliers=str(tmp_path), background="black", images_per_pair=1)
     outliers, _ = steps.pool(Run(str(tmp_path / "run")), settings, TRAIN, made[2], made[0])
     assert len(outliers) and not outliers.images.any()
+
+
+def test_a_set_that_was_left_out_is_scored_by_the_detectors_of_some_conditions(detected):
+    folder, far = detected.detector("arcface", "none", 0), SETS[1]
+    table = steps.auroc_on([detected], ["none"], far)
+    assert table.index.tolist() == [("own", "none"), ("knn", "none")] and list(table.columns) == ["arcface"]
+    metrics = read_csv(folder / "metrics.csv").set_index("score")["auroc"]
+    assert np.allclose(table["arcface"], metrics[["cosine", "knn"]], atol=1e-9)

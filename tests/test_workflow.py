@@ -115,7 +115,12 @@ def test_with_more_kinds_of_outliers_all_are_compared(workflow):
     results = pd.read_csv(workflow.run / "results.csv").query("score == 'cosine'")
     assert set(results["outliers"]) == {"none", "label_mixup", "vos"}
     assert "| ArcFace | VOS" in (workflow.run / "summary.md").read_text().replace("  ", "")
-    assert not (workflow.run / "study.csv").exists()  # which is of the plan `study`
+    study = pd.read_csv(workflow.run / "study.csv").query("score == 'own'")
+    assert set(study["outliers"]) == {"label_mixup", "vos"} and (study["low"] <= study["high"]).all()
+    means = results.groupby("outliers")["auroc"].mean()
+    row = study.query("outliers == 'vos' and set == 'mean over sets' and metric == 'auroc'").iloc[0]
+    assert np.isclose(row["change"], means["vos"] - means["none"], atol=1e-6)
+    assert "| VOS " in (workflow.run / "study.md").read_text()
 
 
 def test_a_deleted_detector_redoes_it_and_what_depends_on_it(workflow):

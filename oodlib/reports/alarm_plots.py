@@ -12,6 +12,7 @@ from oodlib.reports.names import label
 from oodlib.reports.plots import image_grid
 from oodlib.reports.style import ID_COLOUR, OOD_COLOUR, styled
 
+LEVEL = 0.05  # what thresholds are meant for
 ENLARGED = 32  # pixels that an image has at least, so that its frame is thin
 
 
@@ -63,12 +64,11 @@ def same_images_shifted(
 
 
 @styled
-def false_alarms(alarms: pd.DataFrame, title: str, level: float = 0.05) -> Figure:
+def false_alarms(alarms: pd.DataFrame, title: str) -> Figure:
     """The share of ID test images that each detector calls OOD, a line for each shift.
 
     Args:
         alarms: Rows of one head and score: columns `outliers`, `title`, `role` and `called_ood`.
-        level: What the threshold is meant for.
     """
     import seaborn as sns
 
@@ -79,7 +79,7 @@ def false_alarms(alarms: pd.DataFrame, title: str, level: float = 0.05) -> Figur
         alarms.assign(percent=100 * alarms["called_ood"], outliers=alarms["outliers"].map(label)),
         x="percent", y="title", hue="outliers", palette="colorblind", jitter=False, size=7, ax=axes,
     )  # fmt: skip
-    axes.axvline(100 * level, color="0.6", lw=0.8, ls=":")
+    axes.axvline(100 * LEVEL, color="0.6", lw=0.8, ls=":")
     axes.grid(axis="y", color="0.92")
     axes.set(title=title, xlabel="ID test images called OOD (%)", ylabel="", xlim=(-2, 102))
     axes.legend(title="", loc="center left", bbox_to_anchor=(1, 0.5))

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from oodlib import datasets
 from oodlib.conditions import references, takes_denoiser
 from oodlib.datasets.roles import ID_TEST, Role
-from oodlib.detection.metrics import auroc, is_ood
+from oodlib.detection.metrics import is_ood
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json, write_text
-from oodlib.reports.bootstrap import ALL_HEADS, DEGRADED, SHIFTED, Comparison, Key, gains
+from oodlib.reports.bootstrap import ALL_HEADS, DEGRADED, GROUPS, SHIFTED, Comparison, Key, gains
 from oodlib.reports.intervals import change_text
 from oodlib.reports.names import label
 from oodlib.reports.tables import DETECTOR_KEY, by_own_score, markdown, ordered
 from oodlib.runs import Run
 
-HEADLINE = ("natural sets", "near sets")  # noise sets stand apart: noise as outliers solves them by itself
+HEADLINE = ("natural sets", "near sets")
+NOISE_SETS = "noise sets"  # which stand apart: noise as outliers solves them by itself
 KNN = "knn"
 
 
@@ -90,11 +90,12 @@ def overview(results: pd.DataFrame, alarms: pd.DataFrame) -> pd.DataFrame:
     """
     columns = {}
     own, knn = by_own_score(results), results[results["score"] == KNN]
-    groups = {"natural": [Role.NEAR, Role.FAR], "near": [Role.NEAR], "noise": [Role.NOISE]}
     for name, of_score in (("", own), (f", {label(KNN)}", knn)):
-        for group, roles in groups.items():
-            rows = of_score[of_score["role"].isin(roles)]
-            columns[f"{group}{name}"] = rows.groupby("outliers", sort=False)["auroc"].mean()
+        for group in (*HEADLINE, NOISE_SETS):
+            rows = of_score[of_score["role"].isin(GROUPS[group])]
+            columns[f"{group.removesuffix(' sets')}{name}"] = rows.groupby("outliers", sort=False)[
+                "auroc"
+            ].mean()
     of_own = alarms[alarms["score"] == alarms["own_score"]]
     for name, role in (("ID", Role.ID), ("degraded ID", Role.DEGRADED_ID), ("shifted ID", Role.SHIFTED_ID)):
         rows = of_own[of_own["role"] == role]
@@ -103,16 +104,23 @@ def overview(results: pd.DataFrame, alarms: pd.DataFrame) -> pd.DataFrame:
     return 100 * pd.DataFrame(columns).loc[own["outliers"].unique()]
 
 
+def mean_over_heads(changes: pd.DataFrame) -> str:
+    """What stands in the place of a head for the mean over several; where there is one, that one."""
+    heads = changes["head"].unique()
+    return ALL_HEADS if ALL_HEADS in heads else heads[-1]
+
+
 def gain_table(
-    changes: pd.DataFrame, group: str, metric: str = "auroc", head: str = ALL_HEADS
+    changes: pd.DataFrame, group: str, metric: str = "auroc", head: str | None = None
 ) -> pd.DataFrame:
     """A row for each condition: its change against each reference, in percentage points, as text.
 
     Args:
         changes: From `study_gains`.
         group: A set or group of sets.
-        head: A head, or the mean over all.
+        head: A head; None for the mean over all.
     """
+    head = head or mean_over_heads(changes)
     rows = changes[(changes["set"] == group) & (changes["metric"] == metric) & (changes["head"] == head)]
     rows = rows.assign(cell=change_text(rows))
     cells = {(row.outliers, row.reference): row.cell for row in rows.itertuples()}
@@ -138,43 +146,13 @@ def by_validation(validation: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("mean", ascending=False, kind="stable")
 
 
-def best_condition(validation: pd.DataFrame, eligible: Collection[str], most_alarms: float = 0.1) -> str:
+def best_condition(
+    validation: pd.DataFrame, eligible: Collection[str], most_alarms: float = 0.1
+) -> str | None:
     """The best of the eligible conditions in a table from `by_validation` that calls at most this share of degraded
-    validation images OOD."""
+    validation images OOD; None where none does."""
     table = validation[validation["false_alarms"] <= most_alarms]
-    names = [name for name in table.index if name in eligible]
-    if not names:
-        raise InputError(
-            f"none of {', '.join(eligible)} was trained and has at most {most_alarms:.0%} false alarms; train others "
-            "with notebook 3"
-        )
-    return names[0]
-
-
-def sealed_auroc(runs: Sequence[Run], outliers: Collection[str], source: str, **look: object) -> pd.DataFrame:
-    """AUROC in percent on a set that was scored nowhere before, of the detectors of some conditions, by each head's own
-    score and by KNN: mean over denoisers and seeds.
-
-    Args:
-        source: What `datasets.load` takes; `look` are its options.
-    """
-    from oodlib.detection.detector import Detector  # here, because torch takes seconds to import
-
-    images = datasets.load(source, "all", with_labels=False, **look).images
-    rows = []
-    for run in runs:
-        for mark in run.scored():
-            scores = read_csv(mark.with_name("scores.csv"))
-            head, condition, own = scores.loc[0, ["head", "outliers", "own_score"]]
-            if condition in outliers and KNN in scores:
-                id_scores = scores[scores["role"] == Role.ID]
-                of_sealed = Detector.load(mark.parent).all_scores(images)
-                for name in (own, KNN):
-                    value = auroc(id_scores[name], of_sealed[name])
-                    rows.append(
-                        dict(head=head, outliers=condition, score="own" if name == own else name, auroc=value)
-                    )
-    return 100 * pd.DataFrame(rows).pivot_table("auroc", ["score", "outliers"], "head", sort=False)
+    return next((name for name in table.index if name in eligible), None)
 
 
 def write_study(
@@ -189,7 +167,7 @@ def write_study(
         "On validation images, AUROC in percent and false alarms on degraded ones:",
         (100 * validation).rename(index=label, columns=label).to_markdown(floatfmt=".1f"),
     ]
-    of_groups = [(group, "auroc") for group in (*HEADLINE, "noise sets")]
+    of_groups = [(group, "auroc") for group in (*HEADLINE, NOISE_SETS)]
     for group, metric in (
         *of_groups,
         (SHIFTED, "called_ood"),

@@ -1,5 +1,6 @@
-"""Figures of the study: gain against the placebo's gain, and gain against false alarms."""
+"""Figures of the study: gain against the placebo's gain, and AUROC beside false alarms."""
 
+import itertools
 from collections.abc import Sequence
 
 import pandas as pd
@@ -7,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from oodlib.conditions import references
-from oodlib.reports.bootstrap import ALL_HEADS, SHIFTED
+from oodlib.reports.alarm_plots import LEVEL
+from oodlib.reports.bootstrap import ALL_HEADS
 from oodlib.reports.names import label
 from oodlib.reports.study import HEADLINE
 from oodlib.reports.style import ID_COLOUR, styled
@@ -40,24 +42,17 @@ def placebo_map(changes: pd.DataFrame, outliers: Sequence[str], title: str) -> F
         reference = of.get("degraded", of["none"])
         against = rows[rows["reference"] == reference].set_index(["outliers", "head", "set"])
         above = count = 0
-        for group, marker in MARKERS.items():
-            for head in heads:
-                if (name, head, group) not in against.index or (
-                    of["placebo"],
-                    head,
-                    group,
-                ) not in against.index:
-                    continue
-                y, x = (
-                    100 * against.loc[(c, head, group), ["change", "low", "high"]]
-                    for c in (name, of["placebo"])
-                )
-                axes.errorbar(
-                    x["change"], y["change"], [[y["change"] - y["low"]], [y["high"] - y["change"]]],
-                    [[x["change"] - x["low"]], [x["high"] - x["change"]]],
-                    fmt=marker, ms=5, color=colours[head], elinewidth=0.6, alpha=0.8,
-                )  # fmt: skip
-                above, count = above + int(y["change"] > x["change"]), count + 1
+        for head, group in itertools.product(heads, HEADLINE):
+            pair = [(outliers_of, head, group) for outliers_of in (of["placebo"], name)]
+            if not all(key in against.index for key in pair):
+                continue
+            x, y = (100 * against.loc[key, ["change", "low", "high"]] for key in pair)
+            axes.errorbar(
+                x["change"], y["change"], [[y["change"] - y["low"]], [y["high"] - y["change"]]],
+                [[x["change"] - x["low"]], [x["high"] - x["change"]]],
+                fmt=MARKERS[group], ms=5, color=colours[head], elinewidth=0.6, alpha=0.8,
+            )  # fmt: skip
+            above, count = above + int(y["change"] > x["change"]), count + 1
         axes.axline((0, 0), slope=1, color="black", lw=1, ls="--", zorder=0)
         axes.axhline(0, color="0.8", lw=0.8, zorder=0)
         axes.axvline(0, color="0.8", lw=0.8, zorder=0)
@@ -76,34 +71,29 @@ def placebo_map(changes: pd.DataFrame, outliers: Sequence[str], title: str) -> F
 
 
 @styled
-def gain_against_alarms(changes: pd.DataFrame, title: str) -> Figure:
-    """AUROC on natural sets against the share of shifted ID images that is called OOD, a point for each condition, mean
-    over heads."""
-    rows = changes[changes["head"] == ALL_HEADS]
-    values = {}
-    for metric, group in (("auroc", HEADLINE[0]), ("called_ood", SHIFTED)):
-        of = rows[(rows["metric"] == metric) & (rows["set"] == group)]
-        values[metric] = pd.concat(
-            [
-                of.groupby("outliers", sort=False)["value"].first(),
-                of.groupby("reference")["reference_value"].first(),
-            ]
-        )
-        values[metric] = 100 * values[metric][~values[metric].index.duplicated()]
-    table = pd.DataFrame(values)
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for i, (name, row) in enumerate(table.sort_values(["auroc", "called_ood"]).iterrows()):
-        colour = ID_COLOUR if "+degraded" in name else "0.35"
-        axes.plot(row["called_ood"], row["auroc"], "o", ms=5, color=colour)
-        place = (5, 4 if i % 2 else -9)  # names of neighbours stand above and below
-        axes.annotate(
-            label(name), row[["called_ood", "auroc"]], place, textcoords="offset points", fontsize=7
-        )
-    axes.axvline(5, color="0.6", lw=0.8, ls=":")
-    axes.set(title=title, xlabel="shifted ID images called OOD (%); the threshold is meant for 5 %")
-    axes.set(ylabel="AUROC on natural sets (%)")
+def auroc_and_alarms(overview: pd.DataFrame, title: str) -> Figure:
+    """AUROC on natural sets, and beside it the share of shifted ID images that is called OOD: a row for each condition.
+
+    Args:
+        overview: From `study.overview`.
+    """
+    table = overview.sort_values("natural")
+    colours = [ID_COLOUR if "+degraded" in name else "0.35" for name in table.index]
+    figure = Figure(figsize=(8, 1.1 + 0.24 * len(table)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    xlabels = {
+        "natural": "AUROC on natural sets (%)",
+        "shifted ID called OOD": "shifted ID images called OOD (%)",
+    }
+    for axes, (column, xlabel) in zip(panels, xlabels.items(), strict=True):
+        axes.scatter(table[column], range(len(table)), c=colours, s=28)
+        axes.set(xlabel=xlabel, yticks=range(len(table)))
+        axes.grid(axis="y", color="0.92")
+        axes.set_axisbelow(True)
+    panels[0].set_yticklabels([label(name) for name in table.index])
+    panels[1].axvline(100 * LEVEL, color="0.6", lw=0.8, ls=":")
     kinds = {"images as they are": "0.35", "degraded": ID_COLOUR}
     handles = [Line2D([], [], marker="o", ls="", color=colour, label=name) for name, colour in kinds.items()]
-    axes.legend(handles=handles, loc="best")
+    figure.legend(handles=handles, loc="outside lower right", ncols=2)
+    figure.suptitle(title)
     return figure

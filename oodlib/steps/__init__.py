@@ -5,10 +5,11 @@ its statistics and scoring image sets are three steps, so that another score, OO
 """
 
 from oodlib.steps.pools import check_classes, outliers, pool
-from oodlib.steps.scoring import detector, score_by_denoiser, score_detector
+from oodlib.steps.scoring import auroc_on, detector, score_by_denoiser, score_detector
 from oodlib.steps.training import committee, denoiser
 
 __all__ = [
+    "auroc_on",
     "check_classes",
     "committee",
     "denoiser",

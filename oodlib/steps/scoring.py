@@ -1,23 +1,24 @@
 """The steps after training: statistics and thresholds of a detector, and the scores of image sets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from oodlib.conditions import condition
 from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.detection.calibration import expected_calibration_error, fit_temperature, tempered
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
-from oodlib.detection.metrics import threshold_at_tpr
+from oodlib.detection.metrics import auroc, threshold_at_tpr
 from oodlib.detection.scores import SCORES
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.scores import DENOISER_SCORES
 from oodlib.errors import InputError, one_line, tell
-from oodlib.files import Damaged, fingerprint, write_csv, write_json, writing
+from oodlib.files import Damaged, fingerprint, read_csv, write_csv, write_json, writing
 from oodlib.images import ImageSet
 from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
 from oodlib.outliers.pool import OutlierPool
@@ -107,9 +108,7 @@ def score_detector(
                 score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
             )
             degraded = on_validation[on_validation["role"] == Role.DEGRADED_ID]
-            recalibrated = {
-                name: threshold_at_tpr(degraded[name], settings.tpr) for name in detector.thresholds
-            }
+            recalibrated = {s: threshold_at_tpr(degraded[s], settings.tpr) for s in detector.thresholds}
             alarms = alarm_table(scores, detector.thresholds, recalibrated)
             of_degraded = alarm_table(degraded, detector.thresholds).set_index("score")["called_ood"]
             on_outliers = metric_table(on_validation)
@@ -140,6 +139,22 @@ def calibration(
         "ece": expected_calibration_error(of_test, labels[test.key]),
         "ece_tempered": expected_calibration_error(at, labels[test.key]),
     }
+
+
+def auroc_on(runs: Sequence[Run], outliers: Collection[str], ood: EvaluationSet) -> pd.DataFrame:
+    """AUROC on a set that was left out of a run's tables, of all detectors of some conditions, by each head's own score
+    and by KNN: mean over runs and seeds, a row for each score and condition, a column for each head."""
+    rows = []
+    for mark in (mark for run in runs for mark in run.scored()):
+        scores = read_csv(mark.with_name("scores.csv"))
+        head, trained_with, own = scores.loc[0, ["head", "outliers", "own_score"]]
+        if trained_with in outliers and head in HEADS:
+            id_scores = scores[scores["role"] == Role.ID]
+            of_ood = Detector.load(mark.parent).all_scores(ood.images)
+            for name, score in (("own", own), ("knn", "knn")):
+                value = auroc(id_scores[score], of_ood[score])
+                rows.append(dict(head=head, outliers=trained_with, score=name, auroc=value))
+    return pd.DataFrame(rows).pivot_table("auroc", ["score", "outliers"], "head", sort=False)
 
 
 def score_by_denoiser(
