@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from oodlib.errors import InputError
-from oodlib.files import write_csv, write_json
+from oodlib.files import read_csv, write_csv, write_json
 from oodlib.reports import study, study_plots
 from oodlib.reports.bootstrap import ALL_HEADS
-from oodlib.runs import Run
+from oodlib.runs import DENOISER, Run
 
 OWN = {"softmax": "msp", "arcface": "cosine"}
 # How far ID scores lie above OOD scores, by condition.
@@ -75,6 +75,24 @@ def changes(runs):
 def test_runs_that_repeat_a_part_with_another_denoiser_are_found(runs):
     assert [run.folder.name for run in runs] == ["study", "study-1"]
     assert study.tables(runs, "metrics").groupby("denoiser")["outliers"].nunique().to_dict() == {0: 5, 1: 3}
+
+
+def test_a_denoiser_that_was_scored_on_fewer_images_does_not_take_part(runs, tmp_path):
+    run = Run(str(tmp_path / "study"))
+    for outliers in ("none", "label_mixup"):
+        write_detector(run, "softmax", outliers, 0, APART[outliers])
+    expected = study.study_gains([run], study.tables([run], "metrics"))
+    folder = run.detector(DENOISER, "none", 0)
+    for path in run.detector("softmax", "none", 0).iterdir():
+        text = path.read_text().replace("softmax,", f"{DENOISER},")
+        (folder / path.name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path.name).write_text(text)
+    scores = read_csv(folder / "scores.csv")
+    write_csv(folder / "scores.csv", scores[scores["index"] < 20])
+    assert set(run.tables("metrics")["head"]) == {"softmax", DENOISER}
+    assert set(study.tables([run], "metrics")["head"]) == {"softmax"}
+    changes = study.study_gains([run], study.tables([run], "metrics"))
+    pd.testing.assert_frame_equal(changes, expected)
 
 
 def test_each_condition_is_compared_with_each_of_its_references_that_was_trained(runs):

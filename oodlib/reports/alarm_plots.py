@@ -59,7 +59,7 @@ def same_images_shifted(
             rows.append(np.stack([column[i] for column in columns]))
             names.append(fill(label(outliers), 12) if i == len(images[0]) // 2 else "")
     return image_grid(
-        rows, title, column_titles=[fill(name, 9) for name in titles], row_titles=names, cell=0.72
+        rows, title, column_titles=[fill(name, 9) for name in titles], row_titles=names, cell=0.66
     )
 
 

@@ -15,7 +15,7 @@ from oodlib.reports.bootstrap import ALL_HEADS, DEGRADED, GROUPS, SHIFTED, Compa
 from oodlib.reports.intervals import change_text
 from oodlib.reports.names import label
 from oodlib.reports.tables import DETECTOR_KEY, by_own_score, markdown, ordered
-from oodlib.runs import Run
+from oodlib.runs import DENOISER, Run
 
 HEADLINE = ("natural sets", "near sets")
 NOISE_SETS = "noise sets"  # which stand apart: noise as outliers solves them by itself
@@ -31,10 +31,10 @@ def replicates(run: Run) -> list[Run]:
 
 
 def tables(runs: Sequence[Run], name: str) -> pd.DataFrame:
-    """`Run.tables` of replicates as one, with the number of the denoiser as `denoiser`."""
-    return ordered(
-        pd.concat([run.tables(name).assign(denoiser=k) for k, run in enumerate(runs)], ignore_index=True)
-    )
+    """`Run.tables` of replicates as one, with the number of the denoiser as `denoiser`; without a denoiser's own scores."""
+    tables = [run.tables(name).assign(denoiser=number) for number, run in enumerate(runs)]
+    of_all = pd.concat(tables, ignore_index=True)
+    return ordered(of_all[of_all["head"] != DENOISER])
 
 
 def detectors(runs: Sequence[Run], score: str | None = None) -> Iterator[tuple[Key, pd.DataFrame]]:
@@ -43,9 +43,9 @@ def detectors(runs: Sequence[Run], score: str | None = None) -> Iterator[tuple[K
         for mark in run.scored():
             images = read_csv(mark.with_name("scores.csv"))
             head, outliers, seed, own = images.loc[0, [*DETECTOR_KEY, "own_score"]]
-            name = score or own
-            if name not in images:  # the denoiser has scores of its own
+            if head == DENOISER:
                 continue
+            name = score or own
             threshold = read_json(mark.with_name("scores.json"))["thresholds"][name]
             table = images[["set", "role", "correct"]].assign(score=images[name])
             yield (
