@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 from snakemake.utils import min_version
 
-from oodlib.conditions import REPEATED, STUDY, condition, parse
+from oodlib.conditions import REPEATED, STUDY, condition, parse, references
 from oodlib.errors import InputError, choice
 from oodlib.files import try_writing
 from oodlib.marks import FILES, MARKS
@@ -83,7 +83,7 @@ try:
         )
     outliers = listed("outliers")
     if outliers is None:
-        outliers = ["none", condition(chosen)]
+        outliers = [*references(condition(chosen)).values(), condition(chosen)]
     if isinstance(outliers, str) and outliers in PLANS:
         outliers = list(PLANS[outliers])
     if not isinstance(outliers, list) or not outliers:
@@ -149,7 +149,9 @@ CURVES = expand(
     figure=["scores", "roc"],
     head=[*chosen.heads, *([DENOISER] if pools else [])],
 ) + expand(f"{run}/figures/{{figure}}_{{head}}.png", figure=["shifted", "alarms"], head=chosen.heads)
-RESULTS = [f"{run}/results.csv", f"{run}/summary.md", *([f"{run}/figures/results.png"] if len(outliers) == 2 else [])]
+RESULTS = [f"{run}/results.csv", f"{run}/summary.md"]
+if "none" in outliers and len(outliers) > 1:
+    RESULTS.append(f"{run}/figures/results.png")
 STUDY_FILES = [f"{run}/{file}" for file in ("study.csv", "study.md", "figures/study_alarms.png")]
 
 
@@ -264,7 +266,8 @@ use rule notebook as score_distributions with:
         **logs("04_score_distributions"),
     params:
         **parameters(
-            "04_score_distributions", lambda w: {"heads": list(chosen.heads), "seed": chosen.seeds[0]}
+            "04_score_distributions",
+            lambda w: {"heads": list(chosen.heads), "conditions": outliers, "seed": chosen.seeds[0]},
         ),
     message:
         "Drawing score distributions and ROC curves"

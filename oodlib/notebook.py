@@ -31,7 +31,7 @@ NOTEBOOKS: dict[str, frozenset[str]] = {
         but=("seed", "images_per_set"),
     )
     | {"seeds"},
-    "04_score_distributions": _names() | {"heads", "seed"},
+    "04_score_distributions": _names() | {"heads", "conditions", "seed"},
     "05_compare": _names(),
     "06_which_outliers": _names(),
     "07_denoiser_scores": _names(settings.Data, settings.Scoring) | {"seed"},

@@ -1,8 +1,8 @@
 """What can be set, a class for each step. A field's name is the parameter's name in notebooks and configurations.
 
-The defaults are those of the digits; `presets` keeps what differs. None means "its own": the default of the outlier
-source or the function that takes the setting. Nothing heavy is imported here, so that a mistake shows at once; a
-registry of names is imported when a name of it is checked.
+The defaults are those of the digits, but for what their preset switches on; `presets` keeps what differs. None means
+"its own": the default of the outlier source or the function that takes the setting. Nothing heavy is imported here, so
+that a mistake shows at once; a registry of names is imported when a name of it is checked.
 """
 
 from collections.abc import Mapping
@@ -109,8 +109,7 @@ class Sampling(StepSettings):
 
 class OutlierSource(StepSettings):
     outliers: Annotated[str, name_in("oodlib.outliers.sources:SOURCES")] = Field(
-        "distant_mixup",  # the best mixture on validation outliers, see notebook 6
-        description="what a detector learns to be undecided about",
+        "distant_mixup", description="what a detector learns to be undecided about"
     )
 
 
@@ -201,6 +200,9 @@ class Comparison(StepSettings):
         ("softmax", "scaled_cosine", "adacos", "arcface", "cosface", "sphereface"),
         description="heads to train and to show",
     )
+    conditions: (
+        Annotated[tuple[Text, ...], LIST, AfterValidator(not_empty), AfterValidator(distinct)] | None
+    ) = Field(None, description="what detectors to show were trained with, such as none+degraded; None: all")
     seeds: Seeds = Field((0, 1, 2), description="a detector for each")
 
 

@@ -61,7 +61,7 @@ def test_one_seed_has_no_bold_changes():
         | {"title": ["letters"], "metric": ["auroc"], "interval": ["no interval from 1 seed"]}
     )
     figure = plots.results_heatmap(changes, "title")
-    assert [text.get_fontweight() for text in figure.axes[2].texts] == ["normal"]
+    assert [text.get_fontweight() for text in figure.axes[1].texts] == ["normal"]
     assert figure.get_suptitle() == "title\nno interval from 1 seed"
 
 
@@ -130,7 +130,7 @@ def test_the_heat_map_sets_certain_changes_in_bold():
     figure = plots.results_heatmap(changes, "title")
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["Letters", "uniform"]
     assert figure.get_suptitle() == f"title\nbold: 0 lies outside the {INTERVAL}"
-    weights = {text.get_text(): text.get_fontweight() for text in figure.axes[2].texts}
+    weights = {text.get_text(): text.get_fontweight() for text in figure.axes[1].texts}
     assert weights == {"+5.0": "bold", "+1.0": "normal"}
 
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from oodlib import datasets, steps
 from oodlib.datasets.roles import EvaluationSet, Role
+from oodlib.datasets.shifts import degraded
 from oodlib.detection import scores as score_registry
 from oodlib.detection.detector import Detector
+from oodlib.detection.metrics import auroc
 from oodlib.detection.train import fit_detector
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json
@@ -48,6 +50,8 @@ SMALL = dict(
     images_per_pair=2,
     committee_epochs=1,
     epochs=1,
+    degrade=0.0,
+    noise_levels=[],
 )
 
 
@@ -342,6 +346,15 @@ def test_tables_say_what_scored(detected):
         ["preset", "head", "outliers", "seed", "own_score"]
     ].drop_duplicates().to_numpy().tolist() == [["digits", "arcface", "none", 0, "cosine"]]
     assert scores.groupby("set")["role"].first().to_dict() == {"id_test": "id", "far": "far"}
+
+
+def test_the_metrics_tell_what_is_left_where_id_and_ood_images_are_degraded_alike(detected):
+    metrics = read_csv(detected.detector("arcface", "none", 0) / "metrics.csv").set_index("score")
+    detector = Detector.load(detected.detector("arcface", "none", 0))
+    test, far = (detector.classify(degraded(of_set).images)[1] for of_set in SETS)
+    for score in ("cosine", "knn", "mahalanobis"):
+        assert np.isclose(metrics.loc[score, "auroc_degraded"], auroc(test[score], far[score]), atol=1e-6)
+        assert metrics.loc[score, "auroc_degraded"] != metrics.loc[score, "auroc"]
 
 
 def test_alarms_say_what_share_of_each_set_is_called_ood_shifted_id_images_too(detected, capsys):

@@ -44,7 +44,8 @@ def write_detector(run: Run, head: str, outliers: str, seed: int, apart: float) 
     ]
     false_alarms = 0.3 if outliers == "label_mixup" else 0.05
     write_csv(folder / "validation.csv", pd.DataFrame(rows).assign(false_alarms=false_alarms, **about))
-    metrics = [dict(score=s, ood_set=k, title=k, role=r, auroc=0.5 + apart / 10, id_accuracy=0.9)
+    aurocs = dict(auroc=0.5 + apart / 10, auroc_degraded=0.4 + apart / 10)
+    metrics = [dict(score=s, ood_set=k, title=k, role=r, **aurocs, id_accuracy=0.9)
                for s in (own, "knn") for k, r in ROLES.items() if r in ("near", "far", "noise")]  # fmt: skip
     write_csv(folder / "metrics.csv", pd.DataFrame(metrics).assign(**about))
     alarms = [dict(score=s, set=k, title=k, role=r, called_ood=0.1, accuracy=0.9)

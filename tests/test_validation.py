@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from oodlib import datasets
-from oodlib.datasets import validation
+from oodlib.datasets import shifts, validation
 from oodlib.datasets.roles import Role
 from oodlib.datasets.synthetic import OOD_SETS
 from oodlib.datasets.validation import VALIDATION_OUTLIERS, validation_outliers, validation_sets
@@ -179,7 +179,11 @@ def test_validation_outliers_are_the_same_on_each_call_and_leave_their_images(co
 def test_validation_sets_are_id_images_the_same_degraded_and_outliers(grey):
     plain, degraded, *outliers = validation_sets(VAL)
     assert plain[:3] == ("id_val", "ID val", Role.ID) and plain[3:] == VAL
-    assert (degraded.key, degraded.role) == ("id_val_degraded", Role.DEGRADED_ID) and degraded[4:] == VAL[1:]
+    assert (degraded.key, degraded.role) == (
+        "id_val_degraded",
+        Role.DEGRADED_ID,
+    ) and degraded.class_names == VAL.class_names
+    assert np.array_equal(degraded.labels, VAL.labels)
     assert {made.key: made.role for made in outliers} == dict.fromkeys(VALIDATION_OUTLIERS, Role.VALIDATION)
     assert all(np.array_equal(made.images, grey[made.key]) for made in outliers)
 
@@ -187,6 +191,6 @@ def test_validation_sets_are_id_images_the_same_degraded_and_outliers(grey):
 @pytest.mark.parametrize("images", [VAL.images, COLOUR], ids=["grey", "colour"])
 def test_validation_images_are_degraded_as_in_training_at_strength_1(images):
     found = validation_sets(ImageSet(images, np.zeros(len(images), int), ("a",)))[1].images
-    random = torch.Generator().manual_seed(validation.SEED)
+    random = torch.Generator().manual_seed(shifts.DEGRADE_SEED)
     expected = degrade(torch.tensor(images).permute(0, 3, 1, 2), 1.0, random).permute(0, 2, 3, 1)
     assert np.array_equal(found, expected) and (found != images).any((1, 2, 3)).mean() > 0.9

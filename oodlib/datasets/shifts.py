@@ -12,14 +12,16 @@ import numpy as np
 from PIL import Image
 
 from oodlib.datasets.roles import EvaluationSet, Role
+from oodlib.degrade import STRENGTH, degrade
 from oodlib.images import ImageSet
 
 if TYPE_CHECKING:  # it takes seconds to import
     from torch import Tensor
 
-MOST_IMAGES = 2000  # of a set that are shifted, evenly spaced
+MOST_IMAGES = 2000  # of a set that are shifted or degraded, evenly spaced
 NOISE = 8 / 255  # standard deviation
 NOISE_SEED = 556
+DEGRADE_SEED = 557
 
 
 class Shift(NamedTuple):
@@ -110,10 +112,25 @@ def shifts_of(channels: int) -> list[str]:
 
 def shifted_sets(images: ImageSet) -> list[EvaluationSet]:
     """ID test images under each of `SHIFTS` that applies to them: at most `MOST_IMAGES`, evenly spaced."""
-    count = min(len(images.images), MOST_IMAGES)
-    kept = np.arange(count) * len(images.images) // count
-    plain, labels = images.images[kept], None if images.labels is None else images.labels[kept]
+    plain, labels = _some(images.images, images.labels)
     return [
         EvaluationSet(f"id_{name}", *SHIFTS[name][:2], shifted(plain, name), labels, images.class_names)
         for name in shifts_of(plain.shape[3])
     ]
+
+
+def degraded(of_set: EvaluationSet) -> EvaluationSet:
+    """The same set, degraded as training with `degrade` does at the usual strength, and always alike: at most
+    `MOST_IMAGES`, evenly spaced."""
+    import torch
+
+    images, labels = _some(of_set.images, of_set.labels)
+    random = torch.Generator().manual_seed(DEGRADE_SEED)
+    changed = degrade(torch.tensor(images).permute(0, 3, 1, 2), STRENGTH, random)
+    return of_set._replace(images=changed.permute(0, 2, 3, 1).numpy(), labels=labels)
+
+
+def _some(images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    count = min(len(images), MOST_IMAGES)
+    kept = np.arange(count) * len(images) // count
+    return images[kept], None if labels is None else labels[kept]

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from oodlib.datasets.roles import EvaluationSet, Role, id_set
-from oodlib.degrade import STRENGTH, degrade
+from oodlib.datasets.shifts import degraded
 from oodlib.images import ImageSet
 
 SEED = 557
@@ -97,9 +97,6 @@ def validation_outliers(images: np.ndarray) -> list[EvaluationSet]:
 
 def validation_sets(val: ImageSet) -> list[EvaluationSet]:
     """ID validation images, the same degraded at the usual strength, and validation outliers."""
-    import torch
-
-    plain = torch.tensor(val.images).permute(0, 3, 1, 2)
-    degraded = degrade(plain, STRENGTH, torch.Generator().manual_seed(SEED)).permute(0, 2, 3, 1).numpy()
-    of_degraded = EvaluationSet("id_val_degraded", "ID val, degraded", Role.DEGRADED_ID, degraded, *val[1:])
-    return [id_set(val, "val"), of_degraded, *validation_outliers(val.images)]
+    plain = id_set(val, "val")
+    changed = degraded(plain)._replace(key="id_val_degraded", title="ID val, degraded", role=Role.DEGRADED_ID)
+    return [plain, changed, *validation_outliers(val.images)]

@@ -49,6 +49,7 @@ NAMES = {
     "mahalanobis": "Mahalanobis",
     "knn": "KNN",
     "auroc": "AUROC",
+    "auroc_degraded": "AUROC, all degraded",
     "aupr_in": "AUPR-In",
     "aupr_out": "AUPR-Out",
     "fpr95": "FPR95",

@@ -17,6 +17,8 @@ from oodlib.reports.names import label
 from oodlib.reports.style import ID_COLOUR, OOD_COLOUR, styled
 from oodlib.reports.tables import id_and_ood
 
+COLUMNS = 2  # of panels
+
 
 @styled
 def image_grid(
@@ -84,15 +86,10 @@ def _wide(changes: pd.DataFrame, value: str, rows: str, columns: str) -> pd.Data
     return wide if columns == "title" else wide.rename(columns=label)  # titles are as their owner wrote them
 
 
-def _change_map(axes: Axes, changes: pd.DataFrame, rows: str, columns: str, scale: float, **options) -> None:
-    """Changes in percentage points, bold where the interval excludes 0.
-
-    Args:
-        scale: The quantile of the sizes of all changes at which colours end.
-    """
+def _change_map(axes: Axes, changes: pd.DataFrame, rows: str, columns: str, reach: float, **options) -> None:
+    """Changes in percentage points, in colours that end at `reach` points, bold where the interval excludes 0."""
     change = 100 * _wide(changes, "change", rows, columns)
     certain = _wide(changes.assign(certain=is_certain(changes)), "certain", rows, columns)
-    reach = max(1.0, np.nanquantile(np.abs(change.to_numpy()), scale))
     _heatmap(axes, change, cmap="RdBu", vmin=-reach, vmax=reach, fmt="+.1f", **options)
     for text, bold in zip(axes.texts, certain.to_numpy()[change.notna().to_numpy()], strict=True):
         text.set_fontweight("bold" if bold else "normal")
@@ -105,24 +102,28 @@ def _with_interval(title: str, changes: pd.DataFrame) -> str:
 
 @styled
 def results_heatmap(changes: pd.DataFrame, title: str) -> Figure:
-    """AUROC of each head on each OOD set without and with outlier exposure, and the change.
+    """AUROC of each head on each OOD set without outliers, and a panel for what each condition changes.
 
     Args:
-        changes: From `intervals.exposure_changes`, of one source of outliers.
+        changes: From `intervals.exposure_changes`.
     """
     changes = changes[(changes["metric"] == "auroc") & (changes["ood_set"] != MEAN)]
-    none, exposed = (100 * _wide(changes, value, "head", "title") for value in ("none", "exposed"))
-    (source,) = changes["outliers"].unique()
-    width = 1.1 + 0.55 * none.shape[1]
-    figure = Figure(figsize=(3 * width, 1.5 + 0.36 * len(none)), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    worst = min(np.nanmin(none), np.nanmin(exposed))
-    for axes, values in zip(panels, (none, exposed), strict=False):
-        _heatmap(axes, values, cmap="cividis", vmin=worst, vmax=100, fmt=".1f", annot_kws={"size": 8})
-    _change_map(panels[2], changes, "head", "title", 1, annot_kws={"size": 8})
-    names = "AUROC, no outliers (%)", f"AUROC, {label(source)} (%)", "change (points)"
-    for axes, name in zip(panels, names, strict=True):
-        axes.set(title=name)
+    of_conditions = dict(tuple(changes.groupby("outliers", sort=False)))
+    none = 100 * _wide(changes.drop_duplicates(["head", "title"]), "none", "head", "title")
+    reach = max(1.0, 100 * changes["change"].abs().max())
+    rows = -(-(1 + len(of_conditions)) // COLUMNS)
+    size = COLUMNS * (1.1 + 0.55 * none.shape[1]), 0.6 + rows * (1.1 + 0.36 * len(none))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, sharey=True).flat
+    options = dict(annot_kws={"size": 8})
+    _heatmap(panels[0], none, cmap="cividis", vmax=100, fmt=".1f", **options)
+    panels[0].set(title="AUROC, no outliers (%)")
+    for axes, (condition, of_condition) in zip(panels[1:], of_conditions.items(), strict=False):
+        _change_map(axes, of_condition, "head", "title", reach, **options)
+        axes.set(title=f"{label(condition)}: change (points)")
+    for axes in panels[1 + len(of_conditions) :]:
+        axes.set_visible(False)
+    for axes in panels:
         axes.tick_params("x", rotation=40)
         axes.set_xticklabels(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
     figure.suptitle(_with_interval(title, changes))

@@ -14,7 +14,7 @@ from oodlib.files import read_csv, read_json, write_text
 from oodlib.reports.bootstrap import ALL_HEADS, DEGRADED, GROUPS, SHIFTED, Comparison, Key, gains
 from oodlib.reports.intervals import change_text
 from oodlib.reports.names import label
-from oodlib.reports.tables import DETECTOR_KEY, by_own_score, markdown, ordered
+from oodlib.reports.tables import BOTH_DEGRADED, DETECTOR_KEY, by_own_score, markdown, ordered
 from oodlib.runs import DENOISER, Run
 
 HEADLINE = ("natural sets", "near sets")
@@ -31,7 +31,7 @@ def replicates(run: Run) -> list[Run]:
 
 
 def tables(runs: Sequence[Run], name: str) -> pd.DataFrame:
-    """`Run.tables` of replicates as one, with the number of the denoiser as `denoiser`; without a denoiser's own scores."""
+    """`Run.tables` of replicates as one, without a denoiser's own scores; `denoiser` is the number of the replicate."""
     tables = [run.tables(name).assign(denoiser=number) for number, run in enumerate(runs)]
     of_all = pd.concat(tables, ignore_index=True)
     return ordered(of_all[of_all["head"] != DENOISER])
@@ -81,8 +81,8 @@ def study_gains(runs: Sequence[Run], results: pd.DataFrame, score: str | None = 
 
 def overview(results: pd.DataFrame, alarms: pd.DataFrame) -> pd.DataFrame:
     """A row for each condition, mean over heads, denoisers and seeds, in percent: AUROC by each head's own score and by
-    KNN, on natural, near and noise sets; the share of ID test images, as they are, degraded and shifted, that is called
-    OOD; accuracy.
+    KNN, on natural, near and noise sets; on natural sets where ID and OOD images are degraded alike; the share of ID
+    test images, as they are, degraded and shifted, that is called OOD; accuracy.
 
     Args:
         results: Metrics of all detectors.
@@ -96,6 +96,8 @@ def overview(results: pd.DataFrame, alarms: pd.DataFrame) -> pd.DataFrame:
             columns[f"{group.removesuffix(' sets')}{name}"] = rows.groupby("outliers", sort=False)[
                 "auroc"
             ].mean()
+    natural = own[own["role"].isin(GROUPS[HEADLINE[0]])]
+    columns["natural, all degraded"] = natural.groupby("outliers", sort=False)[BOTH_DEGRADED].mean()
     of_own = alarms[alarms["score"] == alarms["own_score"]]
     for name, role in (("ID", Role.ID), ("degraded ID", Role.DEGRADED_ID), ("shifted ID", Role.SHIFTED_ID)):
         rows = of_own[of_own["role"] == role]

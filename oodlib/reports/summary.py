@@ -8,7 +8,15 @@ from oodlib.datasets.roles import Role
 from oodlib.files import write_text
 from oodlib.reports.intervals import MEAN, change_text, interval_text
 from oodlib.reports.names import label, score_axis
-from oodlib.reports.tables import METRICS, OF_CLASSIFIER, by_own_score, markdown, seed_means, titles
+from oodlib.reports.tables import (
+    BOTH_DEGRADED,
+    METRICS,
+    OF_CLASSIFIER,
+    by_own_score,
+    markdown,
+    seed_means,
+    titles,
+)
 
 
 def _percent(values: pd.Series) -> str:
@@ -20,9 +28,10 @@ def _percent(values: pd.Series) -> str:
 
 def summary_table(results: pd.DataFrame) -> pd.DataFrame:
     """One row for each head and outliers: mean and standard deviation over seeds, in percent, of the four
-    metrics averaged over the OOD sets, the closed-set accuracy (the paper's Table 2), and the expected calibration
-    error, as it is and by a temperature from validation images."""
-    table = seed_means(results).groupby(["head", "outliers"], sort=False)[[*METRICS, *OF_CLASSIFIER]]
+    metrics averaged over the OOD sets, AUROC where ID and OOD images are degraded alike, the closed-set accuracy (the
+    paper's Table 2), and the expected calibration error, as it is and by a temperature from validation images."""
+    columns = [*METRICS, BOTH_DEGRADED, *OF_CLASSIFIER]
+    table = seed_means(results).groupby(["head", "outliers"], sort=False)[columns]
     return table.agg(_percent).rename(columns=label).reset_index()
 
 

@@ -19,7 +19,12 @@ DETECTOR_COLUMNS = ["preset", *DETECTOR_KEY, "own_score"]  # what a table says o
 IMAGE_COLUMNS = ["set", "title", "role", "index", "file", "label", "predicted", "correct"]
 # And of the classifier, the same for all sets.
 OF_CLASSIFIER = ["id_accuracy", "ece", "ece_tempered"]
-COLUMNS = [*DETECTOR_COLUMNS, "score", "ood_set", "title", "role", *METRICS, *OF_CLASSIFIER]
+# And where ID and OOD images are degraded alike (`datasets.shifts.degraded`).
+BOTH_DEGRADED = "auroc_degraded"
+COLUMNS = [
+    *(*DETECTOR_COLUMNS, "score", "ood_set", "title", "role"),
+    *(*METRICS, BOTH_DEGRADED, *OF_CLASSIFIER),
+]
 OOD_ROLES = [role for role in Role if role.is_ood]
 
 Classify = Callable[[np.ndarray], tuple[np.ndarray | None, Mapping[str, np.ndarray]]]
@@ -159,7 +164,7 @@ def with_own_score(scores: pd.DataFrame) -> pd.DataFrame:
 
 def seed_means(results: pd.DataFrame) -> pd.DataFrame:
     """Each head's own score, averaged over the OOD sets: one row for each head, outliers and seed."""
-    columns = [*DETECTOR_KEY, *METRICS, *OF_CLASSIFIER]
+    columns = [*DETECTOR_KEY, *METRICS, BOTH_DEGRADED, *OF_CLASSIFIER]
     own = by_own_score(results).reindex(columns=columns)  # the denoiser has no classifier
     return own.groupby(DETECTOR_KEY, sort=False).mean().reset_index()
 

@@ -9,6 +9,8 @@ import pandas as pd
 
 from oodlib.conditions import condition
 from oodlib.datasets.roles import EvaluationSet, Role
+from oodlib.datasets.shifts import degraded
+from oodlib.degrade import STRENGTH
 from oodlib.detection.calibration import expected_calibration_error, fit_temperature, tempered
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
@@ -22,7 +24,7 @@ from oodlib.files import Damaged, fingerprint, read_csv, write_csv, write_json, 
 from oodlib.images import ImageSet
 from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
 from oodlib.outliers.pool import OutlierPool
-from oodlib.reports.tables import alarm_table, metric_table, score_table
+from oodlib.reports.tables import BOTH_DEGRADED, alarm_table, metric_table, score_table
 from oodlib.runs import DENOISER, Run
 from oodlib.settings import Settings
 from oodlib.steps.training import contents_of, trained_detector
@@ -97,25 +99,29 @@ def score_detector(
     folder = run.detector(head, outliers, settings.seed)
     made_with = {"scores": list(detector.thresholds), "statistics": fingerprint_weights(detector.scores)}
     made_with |= {"detector": detector.network_fingerprint(), "class_names": list(detector.class_names)}
-    made_with |= contents_of_sets(*sets, *validation)
+    made_with |= {**contents_of_sets(*sets, *validation), "strength": STRENGTH}
     step = Step(folder, FILES["tables"], made_with, MARKS[2])
     with step.todo() as is_missing:
         if is_missing:
             about = about_detector(settings, head, outliers, detector.own_score)
             if name is not None:
                 detector.save(folder)
-            scores, on_validation = (
-                score_table(of, detector.classify, detector.class_names) for of in (sets, validation)
+            all_degraded = [degraded(s) for s in sets if s.role == Role.ID or s.role.is_ood]
+            scores, on_validation, of_all_degraded = (
+                score_table(of, detector.classify, detector.class_names)
+                for of in (sets, validation, all_degraded)
             )
-            degraded = on_validation[on_validation["role"] == Role.DEGRADED_ID]
-            recalibrated = {s: threshold_at_tpr(degraded[s], settings.tpr) for s in detector.thresholds}
+            val_degraded = on_validation[on_validation["role"] == Role.DEGRADED_ID]
+            recalibrated = {s: threshold_at_tpr(val_degraded[s], settings.tpr) for s in detector.thresholds}
             alarms = alarm_table(scores, detector.thresholds, recalibrated)
-            of_degraded = alarm_table(degraded, detector.thresholds).set_index("score")["called_ood"]
+            of_degraded = alarm_table(val_degraded, detector.thresholds).set_index("score")["called_ood"]
             on_outliers = metric_table(on_validation)
             on_outliers["false_alarms"] = on_outliers["score"].map(of_degraded)
             write_csv(folder / "scores.csv", scores.assign(**about))
             of_classifier = calibration(detector, sets, validation)
-            write_csv(folder / "metrics.csv", metric_table(scores).assign(**of_classifier, **about))
+            metrics = metric_table(scores)
+            metrics[BOTH_DEGRADED] = metric_table(of_all_degraded)["auroc"]
+            write_csv(folder / "metrics.csv", metrics.assign(**of_classifier, **about))
             write_csv(folder / "alarms.csv", alarms.assign(**about))
             write_csv(folder / "validation.csv", on_outliers.assign(**about))
             step.finish()
