@@ -148,6 +148,11 @@ class Run:
                 thresholds[outliers] = float(read_json(path)["thresholds"][own_score])
         return thresholds
 
+    def trained_with(self, setting: str) -> str:
+        """The values of a setting of this run's detectors, as text; more than one are listed."""
+        marks = sorted(self.detectors.glob(f"*/seed*/{MARKS[0]}"))
+        return ", ".join(dict.fromkeys(str(Mark.read(m, _scored_by(m)).settings[setting]) for m in marks))
+
     def unequal_settings(self) -> dict[str, list]:
         """Settings in which this run's detectors differ although a comparison wants them equal, by name."""
         values: dict[str, list] = {}

@@ -92,13 +92,14 @@ def test_natural_sets_are_all_but_noise_and_near_sets_are_known_by_their_role():
         "all": ["CIFAR-100", "SVHN", "TIN (R, ours)", "gaussian", "uniform", "inverted"],
         "natural": ["CIFAR-100", "SVHN", "TIN (R, ours)"],
         "near": ["CIFAR-100", "TIN (R, ours)"],
+        "far": ["SVHN"],
     }
 
 
 def test_a_group_without_a_set_is_not_there():
     assert list(summary.set_groups(on_sets(gaussian=[0.9]))) == ["all"]
     assert list(summary.group_table(on_sets(letters=[0.9]))) == [
-        *("head", "outliers", "all (1)", "natural (1)")
+        *("head", "outliers", "all (1)", "natural (1)", "far (1)")
     ]
 
 
@@ -111,6 +112,7 @@ def test_the_group_table_has_the_mean_over_its_sets_and_their_spread_over_seeds(
         "all (3)": "83.3 ± 4.7",
         "natural (2)": "75.0 ± 7.1",
         "near (1)": "65.0 ± 7.1",
+        "far (1)": "85.0 ± 7.1",
     }
 
 
@@ -155,7 +157,7 @@ def test_the_summary_is_written_whole(tmp_path):
         and "+5.0 [" in text
         and "85.0 / 80.0 / 70.0" in text
         and "| all (2)    | natural (1)   |" in text
-        and "natural (1): letters." in text
+        and "natural (1): letters; far (1): letters." in text
     )
 
 

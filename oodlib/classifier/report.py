@@ -10,18 +10,11 @@ from matplotlib.figure import Figure
 from oodlib.datasets.roles import Role
 from oodlib.detection.metrics import fpr_at_tpr, resampled_auroc
 from oodlib.errors import InputError, choice
-from oodlib.reports import plots
+from oodlib.reports import leaderboard, plots
 from oodlib.reports.names import label, score_axis
 from oodlib.reports.tables import alarm_table, id_and_ood, markdown, metric_table
 
 DRAWS = 500  # of the bootstrap over images
-# OpenOOD v1.5's sets, as that project's folders are called: near and far from each of its ID sets.
-OPENOOD_SETS = {
-    "CIFAR-10": ({"cifar100", "tin"}, {"mnist", "svhn", "texture", "places365"}),
-    "CIFAR-100": ({"cifar10", "tin"}, {"mnist", "svhn", "texture", "places365"}),
-    "ImageNet": ({"ssb_hard", "ninco"}, {"inaturalist", "texture", "openimage_o"}),
-}
-OPENOOD_NAMES = {"msp": "MSP", "energy": "EBO", "mahalanobis": "MDS", "knn": "KNN"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,10 +117,8 @@ class Report:
         description: str = "",
         outlier_data: bool = False,
     ) -> pd.DataFrame:
-        """A row with the columns of OpenOOD v1.5's result files.
-
-        AUROC is the same whichever class is positive. FPR95 and AUPR, which that project reports with OOD as the
-        positive class, have no column there; `fpr95_ood_positive` gives the first.
+        """A row with the columns of OpenOOD v1.5's result files (see `reports.leaderboard`). FPR95, which that project
+        reports with OOD as the positive class, has no column there; `fpr95_ood_positive` gives it.
 
         Raises:
             InputError: The sets are not that project's.
@@ -136,25 +127,18 @@ class Report:
         of_score = self.sets[self.sets["score"] == name]
         near, far = (of_score[of_score["role"] == role] for role in (Role.NEAR, Role.FAR))
         titles = {*near["title"]}, {*far["title"]}
-        if titles not in OPENOOD_SETS.values():
+        if titles not in leaderboard.SETS.values():
             theirs = "; ".join(
-                f"{k}: near {_listed(n)}, far {_listed(f)}" for k, (n, f) in OPENOOD_SETS.items()
+                f"{k}: near {_listed(n)}, far {_listed(f)}" for k, (n, f) in leaderboard.SETS.items()
             )
             raise InputError(
                 f"OpenOOD has rows for its own sets alone ({theirs}); these are near {_listed(titles[0])}, far "
                 f"{_listed(titles[1])}, for which `table` is the answer"
             )
-        means = {Role.NEAR: near["auroc"].mean(), Role.FAR: far["auroc"].mean()}
-        row = {
-            "Training": training,
-            "Postprocessor": OPENOOD_NAMES.get(name, name),
-            "Near-OOD_AUROC": f"{100 * means[Role.NEAR]:.2f}",
-            "Far-OOD_AUROC": f"{100 * means[Role.FAR]:.2f}",
-            "ID_Accuracy": f"{100 * self.accuracy:.2f}",
-            "Outlier_Data": "Yes" if outlier_data else "No",
-            "Arch": architecture,
-            "Additional_Description": description,
-        }
+        means = [near["auroc"].mean()], [far["auroc"].mean()]
+        row = leaderboard.row(
+            training, name, *means, [self.accuracy], architecture, description, outlier_data
+        )
         return pd.DataFrame([row])
 
     def fpr95_ood_positive(self, score: str | None = None) -> dict[str, float]:

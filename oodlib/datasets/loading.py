@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import normalize
 
-from oodlib.datasets import own, published
+from oodlib.datasets import openood, own, published
 from oodlib.datasets.downloads import Unavailable
 from oodlib.datasets.published import PUBLISHED
 from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role, id_set
@@ -41,6 +41,7 @@ def load(
             - `cifar10`, or the OOD sets `cifar100`, `svhn`, `tin_crop`, `tin_resize`, `lsun_crop`, `lsun_resize`,
               `isun`, all 32 x 32 x 3. Each is taken from `<name>-test.npz` (and `cifar10-train.npz`, all 50,000)
               in the data folder, else from the published files there, else fetched;
+            - `openood/cifar100` and the other OOD sets of OpenOOD v1.5 for CIFAR-10, see `openood`;
             - the name of any other `<name>-test.npz` or `<name>-train.npz` in the data folder;
             - the path of an `.npz` with `images` (uint8, N x H x W or N x H x W x C) and, for an ID set, `labels`
               (integers from 0);
@@ -65,10 +66,13 @@ def load(
         tell(f"{source} is the built-in set of that name; write ./{source} for the one that lies here")
     if source == "digits":
         image_set = split_of(source, digits(range(8)), split)
-    elif name in OOD_SETS:
+    elif name in OOD_SETS or source in openood.SETS:
         if split not in ("test", "all"):
             raise InputError(f"{source} is an OOD test set and has no split {split!r}")
-        image_set = ImageSet(OOD_SETS[name].make(image_shape, **options), None, ())
+        if name in OOD_SETS:
+            image_set = ImageSet(OOD_SETS[name].make(image_shape, **options), None, ())
+        else:
+            image_set = openood.read(source, image_shape, published.data_folder())
     elif published.knows(source):
         if source in PUBLISHED:
             _check_shape(source, (32, 32, 3), image_shape)  # before anything is fetched
@@ -151,6 +155,8 @@ def identity(source: str) -> tuple[str, str, Role]:
     name, _ = _counted(source)
     if name in OOD_SETS:
         return name, OOD_SETS[name].title, OOD_SETS[name].role
+    if source in openood.SETS:
+        return source, source, openood.SETS[source]
     if source in PUBLISHED:
         return source, published.title(source), PUBLISHED[source].role
     if published.knows(source):
@@ -201,7 +207,7 @@ def _place(source: str) -> Path:
         if place.is_dir() or (place.suffix == ".npz" and place.is_file()):
             return place
     raise InputError(
-        f"image set {source!r} is not known; give one of digits, {', '.join([*OOD_SETS, *PUBLISHED])}, "
+        f"image set {source!r} is not known; give one of digits, {', '.join([*OOD_SETS, *PUBLISHED, *openood.SETS])}, "
         f"NAME for {published.data_folder()}/NAME-test.npz, or the path, from here or from the Snakefile, of a folder "
         "of images or of an .npz file"
     )

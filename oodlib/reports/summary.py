@@ -42,13 +42,15 @@ def own_score_text(results: pd.DataFrame) -> str:
 
 
 def set_groups(results: pd.DataFrame) -> dict[str, list[str]]:
-    """The keys of the OOD sets of each group that has any: `all`, `natural` (all but noise) and `near`, by their roles.
+    """The keys of the OOD sets of each group that has any: `all`, `natural` (all but noise), `near` and `far`, by their
+    roles.
 
     A set that not every detector was tested on is in none, so that all detectors are compared on the same sets.
     """
     roles = by_own_score(results).groupby("ood_set", sort=False)["role"].agg(["first", "size"])
     roles = roles.loc[roles["size"] == len(seed_means(results)), "first"]
-    groups = {"all": roles, "natural": roles[roles != Role.NOISE], "near": roles[roles == Role.NEAR]}
+    groups = {"all": roles, "natural": roles[roles != Role.NOISE]}
+    groups |= {"near": roles[roles == Role.NEAR], "far": roles[roles == Role.FAR]}
     return {group: list(sets.index) for group, sets in groups.items() if len(sets)}
 
 
