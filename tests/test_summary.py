@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from result_tables import alarms, heads, on_sets, results, with_denoiser
 
-from oodlib.reports import summary
+from oodlib.reports import summary, tables
 from oodlib.reports.intervals import exposure_changes
 
 ALARMS = {"ID test": [0.05, 0.03], "darker": [0.2, 0.2], "turned": [0.3, 0.5], "JPEG": [0.1, 0.1]}
@@ -13,6 +13,20 @@ ALARMS = {"ID test": [0.05, 0.03], "darker": [0.2, 0.2], "turned": [0.3, 0.5], "
 
 def changes(table: pd.DataFrame) -> pd.DataFrame:
     return exposure_changes(table, pd.DataFrame)
+
+
+IMAGES = pd.concat(
+    pd.DataFrame({"set": name, "role": role, "cosine": scores}).assign(
+        head="arcface", outliers="none", seed=seed, own_score="cosine"
+    )
+    for seed in (0, 1)
+    for name, role, scores in (
+        ("id_test", "id", [0.9, 0.95]),
+        ("turned", "shifted_id", [0.4, 0.8]),
+        ("letters", "far", [0.3, 0.5]),
+        ("uniform", "noise", [0.97]),
+    )
+)
 
 
 def test_the_denoiser_has_a_row_in_the_summary_and_a_dash_for_accuracy():
@@ -31,7 +45,9 @@ def test_the_denoiser_has_a_column_in_the_papers_table_and_empty_cells_with_outl
 @pytest.mark.parametrize("trained", [{"none": [0.8], "label_mixup": [0.9]}, {"label_mixup": [0.9]}])
 def test_no_cell_of_the_summary_says_nan(tmp_path, trained):
     table = with_denoiser(**trained)
-    summary.write_summary(tmp_path / "summary.md", table, changes(table), alarms(ALARMS))
+    summary.write_summary(
+        tmp_path / "summary.md", table, changes(table), summary.alarm_summary(alarms(ALARMS), IMAGES)
+    )
     assert "nan" not in (tmp_path / "summary.md").read_text().lower()
 
 
@@ -150,7 +166,9 @@ def test_the_groups_are_named_with_their_sets():
 
 def test_the_summary_is_written_whole(tmp_path):
     table = results(none=[0.8, 0.9], label_mixup=[0.9, 0.9])
-    summary.write_summary(tmp_path / "summary.md", table, changes(table), alarms(ALARMS))
+    summary.write_summary(
+        tmp_path / "summary.md", table, changes(table), summary.alarm_summary(alarms(ALARMS), IMAGES)
+    )
     text = (tmp_path / "summary.md").read_text()
     assert (
         text.startswith("# Results with the digits preset, 2 seeds")
@@ -162,7 +180,7 @@ def test_the_summary_is_written_whole(tmp_path):
 
 
 def test_false_alarms_are_of_the_own_score_as_they_are_degraded_and_shifted():
-    row = summary.alarm_summary(alarms(ALARMS)).iloc[0]
+    row = summary.alarm_summary(alarms(ALARMS), IMAGES).iloc[0]
     assert row["ID"] == "4.0 ± 1.4" and row["degraded"] == "20.0 ± 0.0"
     assert row["shifted"] == "25.0 ± 7.1" and row["recalibrated"] == "12.5 ± 3.5"
     assert row["worst"] == "turned 40.0" and row["accuracy, shifted"] == "90.0 ± 0.0"
@@ -170,11 +188,23 @@ def test_false_alarms_are_of_the_own_score_as_they_are_degraded_and_shifted():
 
 def test_what_does_not_classify_or_was_not_tested_on_shifts_has_dashes_for_it():
     of_denoiser = alarms({"ID test": [0.05]}, head="denoiser", accuracy=np.nan, recalibrated=np.nan)
-    table = summary.alarm_summary(pd.concat([alarms(ALARMS), of_denoiser])).set_index("head")
-    assert table.loc["denoiser", ["degraded", "shifted", "worst", "recalibrated"]].tolist() == ["–"] * 4
+    images = pd.concat([IMAGES, IMAGES[IMAGES["role"] != "shifted_id"].assign(head="denoiser")])
+    table = summary.alarm_summary(pd.concat([alarms(ALARMS), of_denoiser]), images).set_index("head")
+    absent = ["degraded", "shifted", "worst", "recalibrated", "AUROC, shifted"]
+    assert table.loc["denoiser", absent].tolist() == ["–"] * 5
+
+
+def test_shifted_images_are_held_against_ood_images_as_a_mean_over_sets_and_seeds():
+    # One of two shifted images lies above both far images, the other between them; noise lies above all.
+    assert tables.shifted_auroc(IMAGES).to_dict() == {
+        ("arcface", "none", s): (0.75 + 0.0) / 2 for s in (0, 1)
+    }
+    assert summary.alarm_summary(alarms(ALARMS), IMAGES)["AUROC, shifted"].tolist() == ["37.5 ± 0.0"]
 
 
 def test_the_summary_has_the_false_alarms(tmp_path):
     table = results(none=[0.8, 0.9])
-    summary.write_summary(tmp_path / "summary.md", table, changes(table), alarms(ALARMS))
+    summary.write_summary(
+        tmp_path / "summary.md", table, changes(table), summary.alarm_summary(alarms(ALARMS), IMAGES)
+    )
     assert "| turned 40.0 |" in (tmp_path / "summary.md").read_text()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from oodlib.datasets.corruptions import CORRUPTIONS, IMAGE_SHAPE, corrupted
 from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.degrade import STRENGTH, degrade
 from oodlib.images import ImageSet
@@ -111,12 +112,15 @@ def shifts_of(channels: int) -> list[str]:
 
 
 def shifted_sets(images: ImageSet) -> list[EvaluationSet]:
-    """ID test images under each of `SHIFTS` that applies to them: at most `MOST_IMAGES`, evenly spaced."""
+    """ID test images under each of `SHIFTS` that applies to them, and of 32 x 32 colour images under each of
+    `CORRUPTIONS`: at most `MOST_IMAGES`, evenly spaced."""
     plain, labels = _some(images.images, images.labels)
-    return [
-        EvaluationSet(f"id_{name}", *SHIFTS[name][:2], shifted(plain, name), labels, images.class_names)
-        for name in shifts_of(plain.shape[3])
-    ]
+    sets = [(f"id_{name}", *SHIFTS[name][:2], shifted(plain, name)) for name in shifts_of(plain.shape[3])]
+    if plain.shape[1:] == IMAGE_SHAPE:
+        for name, (role, _) in CORRUPTIONS.items():
+            title = f"{name.replace('_', ' ')} (CIFAR-10-C, ours)"
+            sets.append((f"id_c_{name}", title, role, corrupted(plain, name)))
+    return [EvaluationSet(*of_set, labels, images.class_names) for of_set in sets]
 
 
 def degraded(of_set: EvaluationSet) -> EvaluationSet:

@@ -15,6 +15,7 @@ from oodlib.reports.tables import (
     by_own_score,
     markdown,
     seed_means,
+    shifted_auroc,
     titles,
 )
 
@@ -79,16 +80,17 @@ def group_text(results: pd.DataFrame) -> str:
     )
 
 
-def alarm_summary(alarms: pd.DataFrame) -> pd.DataFrame:
+def alarm_summary(alarms: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """The share of ID test images that is called OOD, each head by its own score: mean and standard deviation over
     seeds, in percent.
 
     Columns `ID` (as they are), `degraded` and `shifted` (means over the shifts that training with `degrade` draws, and
     over those that no training draws), `worst` (of the latter, with its name), `recalibrated` (shifted, by a threshold
-    from degraded validation images) and `accuracy, shifted`.
+    from degraded validation images), `accuracy, shifted` and `AUROC, shifted` (`tables.shifted_auroc`).
 
     Args:
         alarms: From `tables.alarm_table`, of several detectors.
+        scores: Of every image, of the same.
     """
     keys = ["head", "outliers"]
     own = alarms[alarms["score"] == alarms["own_score"]]
@@ -106,6 +108,7 @@ def alarm_summary(alarms: pd.DataFrame) -> pd.DataFrame:
         "worst": worst["title"] + (100 * worst["called_ood"]).map(" {:.1f}".format),
         "recalibrated": mean(Role.SHIFTED_ID, "recalibrated"),
         "accuracy, shifted": mean(Role.SHIFTED_ID, "accuracy"),
+        "AUROC, shifted": shifted_auroc(scores).groupby(keys, sort=False).agg(_percent),
     }
     index = pd.MultiIndex.from_frame(own[keys].drop_duplicates())
     return pd.DataFrame(columns, index).fillna("–").reset_index()
@@ -137,7 +140,11 @@ def change_table(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_summary(path: Path, results: pd.DataFrame, changes: pd.DataFrame, alarms: pd.DataFrame) -> None:
-    """Write the tables as Markdown, atomically."""
+    """Write the tables as Markdown, atomically.
+
+    Args:
+        alarms: From `alarm_summary`.
+    """
     seeds = results["seed"].nunique()
     parts = [
         f"# Results with the {results['preset'].iloc[0]} preset, {seeds} seed{'s' if seeds > 1 else ''}",
@@ -150,8 +157,9 @@ def write_summary(path: Path, results: pd.DataFrame, changes: pd.DataFrame, alar
         markdown(group_table(results)),
         "False alarms: the share of ID test images that is called OOD, in percent; as they are, degraded in ways that\n"
         "training with `degrade` draws too, and shifted in ways that no training draws; the worst of these; the same\n"
-        "by a threshold from degraded validation images; and the accuracy on shifted images.",
-        markdown(alarm_summary(alarms)),
+        "by a threshold from degraded validation images; the accuracy on shifted images, and how well these are told\n"
+        "from OOD images.",
+        markdown(alarms),
     ]
     if len(changes):
         parts += [

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from oodlib.datasets.roles import EvaluationSet, Role
-from oodlib.detection.metrics import is_ood, ood_metrics
+from oodlib.detection.metrics import auroc, is_ood, ood_metrics
 from oodlib.errors import one_line
 from oodlib.files import NAME_COLUMNS
 from oodlib.reports.names import NAMES, label
@@ -132,6 +132,21 @@ def alarm_table(
         for _, images in scores.groupby("set", sort=False)
     ]
     return pd.DataFrame(rows)
+
+
+def shifted_auroc(scores: pd.DataFrame) -> pd.Series:
+    """AUROC of shifted ID images against OOD images, by each detector's own score, mean over OOD sets: OpenOOD v1.5's
+    "full spectrum" without the ID images as they are. By `DETECTOR_KEY`; NaN where there are no such images.
+
+    Args:
+        scores: Of several detectors, columns as from `score_table` and `DETECTOR_COLUMNS`.
+    """
+    values = {}
+    for key, images in with_own_score(scores).groupby(DETECTOR_KEY, sort=False):
+        shifted = images.loc[images["role"] == Role.SHIFTED_ID, "score"]
+        ood_sets = id_and_ood(images)[1].values() if len(shifted) else ()
+        values[key] = np.mean([auroc(shifted, of_set["score"]) for of_set in ood_sets] or np.nan)
+    return pd.Series(values).rename_axis(DETECTOR_KEY)
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
