@@ -53,12 +53,13 @@ class Mahalanobis(Score, name="mahalanobis"):
 
     def forward(self, outputs: Outputs) -> Tensor:
         centre = self.means.mean(0)
-        means = (self.means - centre).to(_precision(outputs))
-        distances = [
-            torch.cdist(whitened, means, compute_mode="use_mm_for_euclid_dist")
-            for whitened in self.whitened(outputs, centre)
-        ]
-        return -torch.cat(distances).min(-1).values.double().square()
+        return torch.cat([self.of_whitened(z, centre) for z in self.whitened(outputs, centre)])
+
+    def of_whitened(self, whitened: Tensor, centre: Tensor) -> Tensor:
+        """The score, (n,) float64, from what `whitened` yields."""
+        means = (self.means - centre).to(whitened.dtype)
+        distances = torch.cdist(whitened, means, compute_mode="use_mm_for_euclid_dist")
+        return -distances.min(-1).values.double().square()
 
     def whitened(self, outputs: Outputs, centre: Tensor):
         """Whitened features less `centre`, (n, D), a part after the other."""
@@ -97,10 +98,11 @@ class RMDS(Score, name="rmds", base="mahalanobis"):
         # |z|^2 - |R^T z|^2 with R = V (I + V^T V)^(-1/2), by the Cholesky factor of the inner matrix.
         removed = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), between.T, upper=False).T
         removed = removed.to(_precision(outputs))
-        background = [
-            z.square().sum(-1) - (z @ removed).square().sum(-1) for z in self.base.whitened(outputs, centre)
-        ]
-        return self.base(outputs) + torch.cat(background).double()
+        scores = []
+        for z in self.base.whitened(outputs, centre):
+            background = z.square().sum(-1) - (z @ removed).square().sum(-1)
+            scores.append(self.base.of_whitened(z, centre) + background.double())
+        return torch.cat(scores)
 
 
 class KNN(Score, name="knn"):

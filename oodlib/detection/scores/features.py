@@ -33,4 +33,5 @@ class NormCosine(Score, name="norm_cosine"):
     projection to the sphere when it is used (Ravikumar et al., CVPR workshops 2025)."""
 
     def forward(self, outputs: Outputs) -> Tensor:
-        return outputs.features.norm(dim=-1).double() * max_cosine(outputs.features, outputs.class_weights)
+        directions = F.normalize(outputs.class_weights.double()).to(outputs.features.dtype)
+        return (outputs.features @ directions.T).max(-1).values.double()
