@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from oodlib.detection.metrics import auroc
 from oodlib.errors import InputError
 from oodlib.files import read_csv, write_csv, write_json
 from oodlib.reports import study, study_plots
@@ -94,6 +95,36 @@ def test_a_denoiser_that_was_scored_on_fewer_images_does_not_take_part(runs, tmp
     assert set(study.tables([run], "metrics")["head"]) == {"softmax"}
     changes = study.study_gains([run], study.tables([run], "metrics"))
     pd.testing.assert_frame_equal(changes, expected)
+
+
+def test_scores_are_held_against_knn_on_the_same_detectors(runs):
+    gains = study.score_gains(runs, "none")
+    assert set(gains["reference"]) == {"knn"} and set(gains["outliers"]) == {"msp", "cosine"}
+    of_softmax = study.score_gains([runs[0]], "none").query(
+        "head == 'softmax' and set == 'letters' and metric == 'auroc'"
+    )
+    of_seeds = [read_csv(runs[0].detector("softmax", "none", s) / "scores.csv") for s in range(3)]
+    expected = [
+        np.diff(
+            [
+                auroc(*(i.loc[i["set"] == key, score] for key in ("id_test", "letters")))
+                for score in ("knn", "msp")
+            ]
+        )
+        for i in of_seeds
+    ]
+    assert np.isclose(of_softmax["change"].iloc[0], np.mean(expected))
+    assert "id_turned" not in set(gains["set"])
+
+
+def test_the_table_of_scores_has_knn_first_and_stars_where_the_difference_is_certain(runs):
+    gains = study.score_gains(runs, "none")
+    table = study.score_table(gains, "natural sets")
+    assert table.index[0] == "knn" and list(table) == ["softmax", "arcface", "against KNN"]
+    msp = gains.query("head == 'softmax' and set == 'natural sets' and metric == 'auroc'").iloc[0]
+    assert msp["high"] < 0 and table.loc["msp", "softmax"] == f"{100 * msp['value']:.1f} *"
+    assert table.loc["knn", "softmax"] == f"{100 * msp['reference_value']:.1f}"
+    assert table.loc["msp", "arcface"] == "" and table.loc["knn", "against KNN"] == ""
 
 
 def test_each_condition_is_compared_with_each_of_its_references_that_was_trained(runs):

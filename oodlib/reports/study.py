@@ -4,6 +4,7 @@ placebo in which nothing is mixed. And the choice of a default, which looks at v
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from oodlib.conditions import references, takes_denoiser
@@ -12,13 +13,14 @@ from oodlib.detection.metrics import is_ood
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json, write_text
 from oodlib.reports.bootstrap import ALL_HEADS, DEGRADED, GROUPS, SHIFTED, Comparison, Key, gains
-from oodlib.reports.intervals import change_text
-from oodlib.reports.names import label
+from oodlib.reports.intervals import change_text, is_certain
+from oodlib.reports.names import NAMES, label
 from oodlib.reports.tables import BOTH_DEGRADED, DETECTOR_KEY, by_own_score, markdown, ordered
 from oodlib.runs import DENOISER, Run
 
 HEADLINE = ("natural sets", "near sets")
 NOISE_SETS = "noise sets"  # which stand apart: noise as outliers solves them by itself
+HELD_AGAINST = [Role.ID, Role.NEAR, Role.FAR]  # the images that scores are compared on
 KNN = "knn"
 
 
@@ -77,6 +79,45 @@ def study_gains(runs: Sequence[Run], results: pd.DataFrame, score: str | None = 
             "no detector was trained without outliers; train some with notebook 3, outliers = 'none'"
         )
     return gains(detectors(runs, score), pairs, takes_denoiser)
+
+
+def score_gains(runs: Sequence[Run], outliers: str) -> pd.DataFrame:
+    """`bootstrap.gains` of each score over KNN on the same detectors, those of one condition. In the place of what they
+    were trained with stands the score."""
+
+    def scored() -> Iterator[tuple[Key, pd.DataFrame]]:
+        for number, run in enumerate(runs):
+            for mark in run.scored():
+                images = read_csv(mark.with_name("scores.csv"))
+                head, trained_with, seed = images.loc[0, DETECTOR_KEY]
+                if head == DENOISER or trained_with != outliers:
+                    continue
+                for score in read_json(mark.with_name("scores.json"))["thresholds"]:
+                    table = images[["set", "role", "correct"]].assign(score=images[score])
+                    yield (head, score, number, int(seed)), table[table["role"].isin(HELD_AGAINST)]
+
+    detectors = dict(scored())
+    pairs = [
+        (head, score, KNN) for head, score in dict.fromkeys(key[:2] for key in detectors) if score != KNN
+    ]
+    return gains(detectors.items(), pairs, lambda _: takes_denoiser(outliers))
+
+
+def score_table(changes: pd.DataFrame, group: str) -> pd.DataFrame:
+    """A row for each score, KNN first: AUROC in percent on a group of sets, a column for each head, `*` where its
+    difference from KNN is certain; last the mean difference over heads with its interval, in percentage points.
+
+    Args:
+        changes: From `score_gains`.
+    """
+    rows = changes[(changes["set"] == group) & (changes["metric"] == "auroc")]
+    heads, mean = [head for head in NAMES if head in set(rows["head"])], mean_over_heads(rows)
+    cells = (100 * rows["value"]).map("{:.1f}".format) + np.where(is_certain(rows), " *", "")
+    table = rows.assign(cell=cells).pivot(index="outliers", columns="head", values="cell")
+    table.loc[KNN] = (100 * rows.groupby("head")["reference_value"].first()).map("{:.1f}".format)
+    over_heads = rows[rows["head"] == mean].set_index("outliers")
+    table["against KNN"] = change_text(over_heads)
+    return table.loc[[KNN, *over_heads.index], [*heads, "against KNN"]].fillna("")
 
 
 def overview(results: pd.DataFrame, alarms: pd.DataFrame) -> pd.DataFrame:
