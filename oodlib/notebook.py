@@ -22,6 +22,8 @@ def _names(*classes: type[settings.StepSettings], but: Collection[str] = ()) -> 
 
 # What can be set in each notebook; in notebook 3 also the options of its head.
 NOTEBOOKS: dict[str, frozenset[str]] = {
+    "00_explore": _names(settings.Sampling, settings.Mixing)
+    | {"head", "seed", "outliers", "degrade", "noise_levels"},
     "01_train_ddpm": _names(settings.Data, settings.DenoiserModel, settings.DenoiserTraining),
     "02_label_mixup": _names(
         *(settings.Data, settings.Shared, settings.Sampling, settings.Pool, settings.CommitteeTraining)

@@ -234,12 +234,14 @@ def test_captions_tell_each_detectors_verdict_of_each_image(explorer):
             i = 4 * row + column
             for kind, verdict in explorer._drawing.verdicts.items():
                 word = "OOD" if verdict.is_ood[i] else "ID"
-                label = {"none": "no outliers", "distant_mixup": "outliers"}[kind]
+                label = "without" if kind == "none" else "with"
                 named = " ".join(
                     f"{c} {p:.0%}" for c, p in zip(verdict.top[i], verdict.probabilities[i], strict=True)
                 )
-                said = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", cell))
-                assert f"{word} {verdict.scores[i]:.2f} {label} {named}" in said
+                said = html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", cell)))
+                sign = "<" if word == "OOD" else "≥"
+                compared = f"{verdict.scores[i]:.2f}{sign}{verdict.threshold:.2f}"
+                assert f"{label} {word} {compared} {named}" in said
 
 
 def test_marks_stand_at_the_scores_of_the_images(explorer):
@@ -255,7 +257,7 @@ def test_marks_stand_at_the_scores_of_the_images(explorer):
 
 def test_the_time_of_a_drawing_is_shown(explorer):
     assert text(explorer.controls.message) == (
-        f"8 pictures in {1000 * explorer._drawing.seconds:.0f} ms, {STEPS} steps"
+        f"8 samples in {1000 * explorer._drawing.seconds:.0f} ms, {STEPS} steps"
     )
 
 

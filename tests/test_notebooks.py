@@ -31,7 +31,7 @@ def outputs(path):
 
 
 def test_they_are_numbered_in_order():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02}" for i in range(1, len(NOTEBOOKS) + 1)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02}" for i in range(len(NOTEBOOKS))]
 
 
 @every_notebook

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from oodlib.conditions import condition
 from oodlib.datasets.roles import Role
 from oodlib.datasets.shifts import shifted
 from oodlib.detection.detector import Detector
@@ -33,6 +34,7 @@ from oodlib.marks import MARKS
 from oodlib.outliers.mixtures import at_tie
 from oodlib.reports.tables import OOD_ROLES
 from oodlib.runs import Run
+from oodlib.settings import Settings
 
 MIXTURES_PER_PAIR = 4
 TOP = 3
@@ -51,6 +53,15 @@ def find_detectors(run: Run, outliers: str) -> dict[str, dict[str, Path]]:
                     folders[int(seed)][source] = mark.parent
         detectors |= {detector_name(head, seed): folders[seed] for seed in sorted(folders)}
     return detectors
+
+
+def shown_condition(run: Run, settings: Settings) -> str:
+    """What the detectors were trained with that stand beside those without outliers: what the settings say or, where
+    no detector was, what others of the run were."""
+    folders = {head: run.detectors.glob(f"{head}-*") for head in HEADS}
+    trained = {folder.name.removeprefix(f"{head}-") for head in HEADS for folder in folders[head]} - {"none"}
+    wanted = condition(settings)
+    return wanted if wanted in trained else max(trained, default=wanted)
 
 
 class Verdict(NamedTuple):

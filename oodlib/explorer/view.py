@@ -23,7 +23,7 @@ CSS = f"""<style>
   letter-spacing: -0.1px; font-variant-numeric: tabular-nums; }}
 .oodlib-grid > div {{ overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }}
 .oodlib-grid span, .oodlib-line span {{ padding: 0 3px; border-radius: 3px; }}
-.oodlib-grid small {{ font-size: 9.5px; }}
+.oodlib-grid small {{ font-size: 9.5px; letter-spacing: -0.4px; }}
 .oodlib-grid br + b {{ margin-left: 0; }}
 .oodlib-grid b {{ margin-left: 5px; }}
 .oodlib-id {{ background: {plots.ID_COLOUR}; color: white; }}
@@ -41,8 +41,8 @@ CSS = f"""<style>
 </style>"""
 
 LEGEND = (
-    '<div class="oodlib-line">scores of test images: <span class="oodlib-id">ID</span> '
-    '<span class="oodlib-ood">OOD</span>, ┆ threshold, ▮ the pictures above</div>'
+    '<div class="oodlib-line">test images: <span class="oodlib-id">ID</span> <span class="oodlib-ood">OOD</span>, '
+    "┆ threshold, ▮ samples; without, with outliers</div>"
 )
 
 
@@ -94,18 +94,25 @@ def label_in_words(state: State) -> str:
 
 
 def captions(drawing: Drawing, class_names: Sequence[str], columns: int, start: int, top: int) -> str:
-    """What each detector says of `columns` images from `start`, below them: verdict, score and the `top` classes."""
+    """What each detector says of `columns` images from `start`, below them: its verdict, the score beside the threshold
+    and the `top` classes; for none of these verdict and score."""
     cells = []
     for i in range(start, start + columns):
         lines = []
         for outliers, verdict in drawing.verdicts.items():
             word = "ood" if verdict.is_ood[i] else "id"
-            chip = f'<span class="oodlib-{word}">{word.upper()} {verdict.scores[i]:.2f}</span>'
+            score = f"{verdict.scores[i]:.2f}"
             best = zip(verdict.top[i, :top], verdict.probabilities[i], strict=False)
             named = "".join(f"<b>{html.escape(class_names[c])}</b> {p:.0%}" for c, p in best)
-            # Which outliers stands above the histogram.
-            trained = "no outliers" if outliers == "none" else "outliers"
-            lines.append(f"{chip} <small>{trained}</small><br>{named}" if top else chip)
+            chip = f'<span class="oodlib-{word}">{word.upper()}'
+            if not top:
+                lines.append(f"{chip} {score}</span>")
+                continue
+            trained = (
+                "without" if outliers == "none" else "with"
+            )  # outliers; which stands above the histogram
+            compared = f"{score}{'&lt;' if verdict.is_ood[i] else '≥'}{verdict.threshold:.2f}"
+            lines.append(f"<small>{trained}</small> {chip}</span> <small>{compared}</small><br>{named}")
         cells.append(f"<div>{'<br>'.join(lines)}</div>")
     gap = 100 / (9 * columns - 1)  # as in a sheet
     style = f"grid-template-columns: repeat({columns}, 1fr); column-gap: {gap:.3f}%"

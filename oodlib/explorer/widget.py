@@ -16,13 +16,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from oodlib import pretrained
-from oodlib.conditions import condition
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.explorer import kernel, view
 from oodlib.explorer.controls import TABS, Controls
-from oodlib.explorer.renderer import Drawing, Renderer, Superseded, find_detectors
+from oodlib.explorer.renderer import Drawing, Renderer, Superseded, find_detectors, shown_condition
 from oodlib.explorer.state import IMAGES, State, first_state
 from oodlib.runs import Run
 from oodlib.settings import Settings
@@ -52,7 +51,7 @@ class Explorer:
         self._denoiser_folder = shipped if self._is_shipped else repr(str(run.denoiser))  # in Python
         denoiser = Denoiser.load(run.denoiser, default_device())
         self.class_names = denoiser.class_names
-        outliers = condition(settings)
+        outliers = shown_condition(run, settings)
         self._renderer = Renderer(denoiser, find_detectors(run, outliers))
         self._lock = threading.RLock()
         self._random = random.Random()
@@ -223,7 +222,7 @@ class Explorer:
         self.controls.label.value = view.line(view.label_in_words(state), "oodlib-words")
         self._has_failed = False
         steps = f"draft, {draft_steps} steps" if draft_steps else f"{state.num_inference_steps} steps"
-        words = f"{IMAGES} pictures in {1000 * drawing.seconds:.0f} ms, {steps}"
+        words = f"{IMAGES} samples in {1000 * drawing.seconds:.0f} ms, {steps}"
         self.controls.message.value = view.line(words)
         self.controls.show(drawing)
         if not self._is_draft:

@@ -152,7 +152,12 @@ def purity_map(tables: dict[str, pd.DataFrame], title: str) -> Figure:
 
 @styled
 def pair_heatmap(shares: pd.DataFrame, title: str) -> Figure:
-    """Shares by pair of classes, a symmetric table with class names on both sides, in percent."""
+    """Shares by pair of classes, in percent.
+
+    Args:
+        shares: A symmetric table with class names on both sides, of which the lower triangle is shown.
+    """
+    shares = shares.iloc[1:, :-1].where(np.tri(len(shares) - 1, dtype=bool))
     size = 1.6 + 0.42 * len(shares)
     figure = Figure(figsize=(size, size - 0.5), layout="constrained")
     axes = figure.subplots()
@@ -163,14 +168,18 @@ def pair_heatmap(shares: pd.DataFrame, title: str) -> Figure:
 
 @styled
 def share_lines(table: pd.DataFrame, title: str, *, x: str, y: str, hue: str, xlabel: str) -> Figure:
-    """Shares in percent against `x`, a line for each value of `hue`."""
+    """Shares in percent against `x` with 95 % intervals, a line for each value of `hue`.
+
+    Args:
+        table: A row for each image; column `y` is whether it counts.
+    """
     import seaborn as sns
 
     figure = Figure(figsize=(5, 2.6), layout="constrained")
     axes = figure.subplots()
     sns.lineplot(
         table.assign(percent=100 * table[y]), x=x, y="percent", hue=hue, style=hue, markers=True, dashes=False,
-        errorbar=None, palette="colorblind", ax=axes,
+        errorbar=("ci", 95), err_style="bars", seed=0, palette="colorblind", ax=axes,
     )  # fmt: skip
     axes.set(title=title, xlabel=xlabel, ylabel=f"{label(y)} (%)", ylim=(0, None))
     axes.legend(title="", loc="center left", bbox_to_anchor=(1, 0.5))
