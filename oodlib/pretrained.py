@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from oodlib import datasets
-from oodlib.conditions import condition
+from oodlib.conditions import condition, parse
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
@@ -71,7 +71,7 @@ def build(preset: str, run: Run, folder: Path) -> None:
     }
     run.require(run.denoiser / "settings.json", "01_train_ddpm")
     for outliers, source in sources.items():
-        run.require(source / "settings.json", "03_train_detector", outliers=outliers)
+        run.require(source / "settings.json", "03_train_detector", **parse(outliers))
     shutil.rmtree(folder, ignore_errors=True)
     ship = Run(str(folder))
 

@@ -23,6 +23,7 @@ from matplotlib import _pylab_helpers
 from PIL import Image
 
 from oodlib import presets, pretrained
+from oodlib.conditions import condition
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
@@ -31,6 +32,7 @@ from oodlib.explorer import Explorer, kernel
 from oodlib.explorer import widget as module
 from oodlib.explorer.state import BLEND_FRAMES, IMAGES, MAX_SEED, State
 from oodlib.explorer.view import sheet
+from oodlib.reports.names import label
 from oodlib.runs import Run
 
 pytestmark = [
@@ -39,6 +41,7 @@ pytestmark = [
 ]
 
 RUN = pretrained.shipped("digits")
+DEFAULT = condition(presets.make_settings())
 DETECTOR = "arcface, seed 0"
 STEPS = 5
 BLEND, DENOISING, PAIRS, EXPORT = range(4)
@@ -176,10 +179,10 @@ def test_a_run_without_detectors_opens_and_says_so(copied):
 
 
 def test_a_detector_of_one_kind_alone_hides_the_other_histogram(copied):
-    shutil.rmtree(copied.detectors / "arcface-distant_mixup")
+    shutil.rmtree(copied.detectors / f"arcface-{DEFAULT}")
     with Explorer(copied, settings()) as explorer:
         visible = {kind: box.layout.visibility for kind, box in explorer.controls.histograms.boxes.items()}
-    assert visible == {"none": "visible", "distant_mixup": "hidden"}
+    assert visible == {"none": "visible", DEFAULT: "hidden"}
 
 
 def test_an_explorer_that_cannot_open_leaves_nothing_behind(copied):
@@ -485,10 +488,12 @@ def test_the_pairs_tab_is_filled(explorer):
     explorer.controls.tab.selected_index = PAIRS
     found = explorer._renderer.pair_matrix(explorer.state)
     for (a, b), cell in explorer.controls.pairs.cells.items():
-        matrix, threshold = found["none" if a <= b else "distant_mixup"]
+        matrix, threshold = found["none" if a <= b else DEFAULT]
         assert cell.description == f"{matrix[a, b]:.2f}"
         assert ("OOD" in cell.tooltip) == (cell.style.font_weight == "bold") == (matrix[a, b] < threshold)
-    assert "Above the diagonal: no outliers. Below: distant mixup." in text(explorer.controls.pairs.legend)
+    assert f"Above the diagonal: no outliers. Below: {label(DEFAULT)}." in text(
+        explorer.controls.pairs.legend
+    )
 
 
 @pytest.mark.parametrize("cell", [(2, 5), (5, 2), (4, 4)])
@@ -881,7 +886,7 @@ def test_the_figure_tells_the_state_and_every_verdict(explorer):
     figure = explorer.figure()
     assert figure.get_suptitle() == (
         "sum: the denoiser is given 0: 1.00, 7: 1.00, noise seed 0\n"
-        "arcface, seed 0: no outliers, below: distant mixup"
+        f"arcface, seed 0: no outliers, below: {label(DEFAULT)}"
     )
     titles = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     verdicts = explorer._drawing.verdicts.values()

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from oodlib import datasets, presets, pretrained
+from oodlib.conditions import condition
 from oodlib.datasets.loading import ID_TEST
 from oodlib.detection.detector import Detector
 from oodlib.detection.metrics import auroc, threshold_at_tpr
@@ -33,7 +34,8 @@ from oodlib.steps.training import contents_of
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # from inside diffusers
 
 DIGITS = pretrained.FOLDER / "digits"
-OUTLIERS = ("none", "distant_mixup")
+DEFAULT = condition(presets.make_settings())
+OUTLIERS = ("none", DEFAULT)
 DETECTORS = {outliers: f"detectors/arcface-{outliers}/seed0" for outliers in OUTLIERS}
 FILES = sorted(path.relative_to(DIGITS).as_posix() for path in DIGITS.rglob("*") if path.is_file())
 TENSORS = [name for name in FILES if name.endswith(".safetensors")]
@@ -274,7 +276,7 @@ def test_the_threshold_keeps_95_percent_of_validation(detectors, splits, outlier
     assert (~detector.predict(splits["val"].images).is_ood).mean() >= 0.95
 
 
-@pytest.mark.parametrize("outliers, bound", [("none", 0.96), ("distant_mixup", 0.92)])  # 0.971 and 0.935
+@pytest.mark.parametrize("outliers, bound", [("none", 0.96), (DEFAULT, 0.92)])
 def test_auroc_on_all_ood_sets_together(tables, outliers, bound):
     is_id = tables[outliers]["set"] == ID_TEST
     assert auroc(tables[outliers].loc[is_id, "cosine"], tables[outliers].loc[~is_id, "cosine"]) > bound
@@ -377,7 +379,7 @@ def test_scores_are_those_of_the_rounded_weights(built, sets, outliers):
 
 @pytest.mark.parametrize(
     "missing, notebook",
-    [("denoiser", "01_train_ddpm"), (DETECTORS["distant_mixup"], "03_train_detector")],
+    [("denoiser", "01_train_ddpm"), (DETECTORS[DEFAULT], "03_train_detector")],
 )
 def test_a_run_that_lacks_a_model_is_refused_before_anything_is_removed(built, tmp_path, missing, notebook):
     run = shutil.copytree(built[0], tmp_path / "run", ignore=lambda folder, _: _inside(folder, missing))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from oodlib import pretrained
+from oodlib.conditions import condition
 from oodlib.datasets.shifts import shifted
 from oodlib.detection.detector import Detector
 from oodlib.detection.heads import HEADS
@@ -25,6 +26,7 @@ from oodlib.errors import InputError
 from oodlib.explorer.renderer import MIXTURES_PER_PAIR, Drawing, Renderer, Superseded, find_detectors
 from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State
 from oodlib.images import signed_to_uint8
+from oodlib.presets import make_settings
 from oodlib.runs import Run
 from oodlib.settings import DenoiserModel
 
@@ -35,9 +37,10 @@ pytestmark = [
 
 NAMES = ("a", "b", "c")
 RUN = pretrained.shipped("digits")
+DEFAULT = condition(make_settings())
 DIGITS = tuple("01234567")
 DETECTOR = "arcface, seed 0"
-FOLDERS = {outliers: RUN.detector("arcface", outliers, 0) for outliers in ("none", "distant_mixup")}
+FOLDERS = {outliers: RUN.detector("arcface", outliers, 0) for outliers in ("none", DEFAULT)}
 
 
 def state(**given):
@@ -62,7 +65,7 @@ def detectors():
 
 @pytest.fixture(scope="module")
 def renderer(denoiser):
-    return Renderer(denoiser, find_detectors(RUN, "distant_mixup"))
+    return Renderer(denoiser, find_detectors(RUN, DEFAULT))
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +325,7 @@ def make_detectors(folder, *names):
         (folder / "detectors" / name).mkdir(parents=True)
         for file in ("detector.json", "scored.json"):
             (folder / "detectors" / name / file).touch()
-    return find_detectors(Run(str(folder)), "distant_mixup")
+    return find_detectors(Run(str(folder)), DEFAULT)
 
 
 def test_detectors_are_found_in_the_order_of_heads_and_seeds(tmp_path):
@@ -334,16 +337,16 @@ def test_detectors_are_found_in_the_order_of_heads_and_seeds(tmp_path):
 
 def test_a_detector_has_the_kinds_that_were_trained_none_first(tmp_path):
     found = make_detectors(
-        tmp_path, "arcface-distant_mixup/seed0", "arcface-none/seed0", "scaled_cosine-distant_mixup/seed1"
+        tmp_path, f"arcface-{DEFAULT}/seed0", "arcface-none/seed0", f"scaled_cosine-{DEFAULT}/seed1"
     )
     folder = tmp_path / "detectors"
     assert [(name, list(kinds.items())) for name, kinds in found.items()] == [
-        ("scaled cosine, seed 1", [("distant_mixup", folder / "scaled_cosine-distant_mixup" / "seed1")]),
+        ("scaled cosine, seed 1", [(DEFAULT, folder / f"scaled_cosine-{DEFAULT}" / "seed1")]),
         (
             "arcface, seed 0",
             [
                 ("none", folder / "arcface-none" / "seed0"),
-                ("distant_mixup", folder / "arcface-distant_mixup" / "seed0"),
+                (DEFAULT, folder / f"arcface-{DEFAULT}" / "seed0"),
             ],
         ),
     ]
@@ -361,15 +364,15 @@ def test_a_folder_that_is_no_detectors_is_passed_over(tmp_path):
 def test_a_detector_that_is_being_trained_is_passed_over(tmp_path):
     make_detectors(tmp_path, "arcface-none/seed0", "arcface-none/seed1")
     (tmp_path / "detectors" / "arcface-none" / "seed1" / "scored.json").unlink()
-    assert list(find_detectors(Run(str(tmp_path)), "distant_mixup")) == [DETECTOR]
+    assert list(find_detectors(Run(str(tmp_path)), DEFAULT)) == [DETECTOR]
 
 
 def test_a_run_without_detectors_has_none(tmp_path):
-    assert find_detectors(Run(str(tmp_path)), "distant_mixup") == {}
+    assert find_detectors(Run(str(tmp_path)), DEFAULT) == {}
 
 
 def test_the_shipped_detectors_are_found():
-    assert find_detectors(RUN, "distant_mixup") == {DETECTOR: FOLDERS}
+    assert find_detectors(RUN, DEFAULT) == {DETECTOR: FOLDERS}
 
 
 def test_a_state_without_a_detector_has_no_verdicts(renderer):
@@ -395,33 +398,33 @@ def test_without_any_detector_the_notebook_is_named(denoiser):
         ("image_shape", [16, 16, 1], r"image_shape \[16, 16, 1\], the denoiser has \[8, 8, 1\]"),
     ],
 )
-@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("kind", ("none", DEFAULT))
 def test_a_detector_for_something_else_is_refused(denoiser, copied, kind, what, value, told):
     config = copied.detector("arcface", kind, 0) / "detector.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), what: value}))
     with pytest.raises(
         InputError, match=rf"^detector 'arcface, seed 0' \({kind}\) has {told}.*; choose another$"
     ):
-        Renderer(denoiser, find_detectors(copied, "distant_mixup")).draw(digits(3))
+        Renderer(denoiser, find_detectors(copied, DEFAULT)).draw(digits(3))
 
 
 @pytest.mark.parametrize("name", ["detector.safetensors", "detector.json"])
 def test_a_detector_whose_files_were_deleted_is_refused(denoiser, copied, name):
-    found = find_detectors(copied, "distant_mixup")
+    found = find_detectors(copied, DEFAULT)
     (found[DETECTOR]["none"] / name).unlink()
     with pytest.raises(InputError, match=rf"holds no {name}; train one with notebook 03_train_detector$"):
         Renderer(denoiser, found).draw(digits(3))
 
 
 def test_a_detector_whose_scores_were_deleted_is_refused(denoiser, copied):
-    found = find_detectors(copied, "distant_mixup")
+    found = find_detectors(copied, DEFAULT)
     (found[DETECTOR]["none"] / "scores.csv").unlink()
     with pytest.raises(InputError, match=r"scores.csv .*03_train_detector"):
         Renderer(denoiser, found).test_scores(DETECTOR)
 
 
 def test_a_renderer_draws_on_after_a_detector_was_refused(denoiser, copied):
-    broken = Renderer(denoiser, find_detectors(copied, "distant_mixup"))
+    broken = Renderer(denoiser, find_detectors(copied, DEFAULT))
     (copied.detector("arcface", "none", 0) / "detector.safetensors").unlink()
     with pytest.raises(InputError):
         broken.draw(digits(3))
@@ -429,7 +432,7 @@ def test_a_renderer_draws_on_after_a_detector_was_refused(denoiser, copied):
 
 
 def test_a_detector_is_read_once(denoiser, copied):
-    once = Renderer(denoiser, find_detectors(copied, "distant_mixup"))
+    once = Renderer(denoiser, find_detectors(copied, DEFAULT))
     first = once.draw(digits(3))
     shutil.rmtree(copied.detectors)
     assert np.array_equal(once.draw(digits(3)).verdicts["none"].scores, first.verdicts["none"].scores)
@@ -438,7 +441,7 @@ def test_a_detector_is_read_once(denoiser, copied):
 # Verdicts.
 
 
-@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("kind", ("none", DEFAULT))
 def test_a_verdict_is_the_detectors_prediction(drawing, detectors, kind):
     prediction, verdict = detectors[kind].predict(drawing.images), drawing.verdicts[kind]
     assert np.abs(verdict.scores - prediction.scores).max() < 1e-5
@@ -448,10 +451,10 @@ def test_a_verdict_is_the_detectors_prediction(drawing, detectors, kind):
 
 
 def test_some_of_the_drawn_images_are_ood_and_some_are_not(drawing):
-    assert 0 < drawing.verdicts["distant_mixup"].is_ood.sum() < IMAGES  # else the test before says little
+    assert 0 < drawing.verdicts[DEFAULT].is_ood.sum() < IMAGES  # else the test before says little
 
 
-@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("kind", ("none", DEFAULT))
 def test_the_top_three_classes_are_the_most_probable_in_order(drawing, detectors, kind):
     probabilities = detectors[kind].classify(drawing.images)[0]
     verdict = drawing.verdicts[kind]
@@ -460,7 +463,7 @@ def test_the_top_three_classes_are_the_most_probable_in_order(drawing, detectors
     assert np.abs(verdict.probabilities - named).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("kind", ("none", DEFAULT))
 def test_test_scores_are_those_stored_beside_the_detector(renderer, detectors, kind):
     id_scores, ood_scores, threshold = renderer.test_scores(DETECTOR)[kind]
     table = pd.read_csv(FOLDERS[kind] / "scores.csv")
@@ -499,7 +502,7 @@ def test_a_blend_does_not_depend_on_the_weights(renderer, blend):
     assert np.array_equal(renderer.blend(digits(0, 7, blend=(1, 6))).images, blend.images)
 
 
-@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("kind", ("none", DEFAULT))
 def test_every_frame_of_a_blend_is_judged(blend, detectors, kind):
     assert np.abs(blend.verdicts[kind].scores - detectors[kind].score(blend.images)).max() < 1e-5
 
@@ -507,7 +510,7 @@ def test_every_frame_of_a_blend_is_judged(blend, detectors, kind):
 # The pair matrix.
 
 
-@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("kind", ("none", DEFAULT))
 def test_a_pair_matrix_is_symmetric_with_the_detectors_threshold(pairs, detectors, kind):
     matrix, threshold = pairs[kind]
     assert matrix.shape == (8, 8)
@@ -515,7 +518,7 @@ def test_a_pair_matrix_is_symmetric_with_the_detectors_threshold(pairs, detector
     assert threshold == detectors[kind].thresholds["cosine"]
 
 
-@pytest.mark.parametrize("kind", ("none", "distant_mixup"))
+@pytest.mark.parametrize("kind", ("none", DEFAULT))
 @pytest.mark.parametrize("a, b", [(0, 1), (2, 5), (6, 7), (4, 4), (7, 7)])
 def test_a_cell_is_the_mean_score_of_its_mixtures(pairs, denoiser, detectors, kind, a, b):
     weights = torch.eye(8)[[a]] if a == b else pair_weights([(a, b)], 8)

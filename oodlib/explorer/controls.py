@@ -34,12 +34,11 @@ class Histograms:
             self.boxes[name] = w.GridBox([self.images[name], self.marks[name]], layout=w.Layout(width="49%"))
         self.box = w.HBox(list(self.boxes.values()), layout=w.Layout(justify_content="space-between"))
 
-    def show(self, tests: dict[str, tuple[np.ndarray, np.ndarray, float]], detector: str | None) -> None:
+    def show(self, tests: dict[str, tuple[np.ndarray, np.ndarray, float]]) -> None:
         """Draw them from `Renderer.test_scores`."""
         self.axes = {}
         for outliers, scores in tests.items():
-            title = f"{detector}, {label(outliers)}"
-            self.images[outliers].value, self.axes[outliers] = histogram(*scores, title)
+            self.images[outliers].value, self.axes[outliers] = histogram(*scores, label(outliers))
         for outliers, box in self.boxes.items():
             box.layout.visibility = "visible" if outliers in tests else "hidden"
 

@@ -217,7 +217,7 @@ class Explorer:
             self._seconds = drawing.seconds
         if state.detector != self._histograms_drawn:
             tests = self._renderer.test_scores(state.detector) if state.detector else {}
-            self.controls.histograms.show(tests, state.detector)
+            self.controls.histograms.show(tests)
             self._histograms_drawn = state.detector
         self.controls.label.value = view.line(view.label_in_words(state), "oodlib-words")
         self._has_failed = False
