@@ -38,6 +38,7 @@ NOTEBOOKS: dict[str, frozenset[str]] = {
     "06_which_outliers": _names(),
     "07_denoiser_scores": _names(settings.Data, settings.Scoring) | {"seed"},
     "08_your_own_network": _names(settings.Data) | {"seed", "tpr"},
+    "09_heads": _names(settings.Data) | {"seed", "epochs"},
 }
 
 

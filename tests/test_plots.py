@@ -134,11 +134,6 @@ def test_the_heat_map_sets_certain_changes_in_bold():
     assert weights == {"+5.0": "bold", "+1.0": "normal"}
 
 
-def test_a_loss_curve_is_drawn():
-    history = pd.DataFrame({"step": [1, 2, 1, 2], "loss": [2.0, 1.0, 3.0, 1.5], "seed": [0, 0, 1, 1]})
-    assert rendered(plots.loss_curve(history, "loss", by="seed"))
-
-
 def test_plots_leave_matplotlibs_settings_alone(scores):
     with matplotlib.rc_context({"font.size": 7, "figure.dpi": 33}):
         before = dict(matplotlib.rcParams)
@@ -156,11 +151,14 @@ def test_the_purity_map_draws_every_image_of_every_set():
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == list(tables)
 
 
-def test_shares_are_drawn_in_percent():
-    table = pd.DataFrame({"weight": [0.1, 0.1, 0.5], "mix": ["sum"] * 3, "in_between": [True, False, True]})
-    figure = plots.share_lines(table, "title", x="weight", y="in_between", hue="mix", xlabel="weight")
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [50, 100]
-    assert rendered(plots.pair_heatmap(pd.DataFrame(np.eye(3)), "title"))
+def test_a_map_of_pairs_shows_one_triangle_in_percent():
+    shares = pd.DataFrame(
+        [[np.nan, 0.1, 0.2], [0.1, np.nan, 0.3], [0.2, 0.3, np.nan]], list("abc"), list("abc")
+    )
+    axes = plots.pair_heatmap(shares, "title").axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["10", "20", "30"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["b", "c"]
 
 
 def test_names_are_written_as_they_are():

@@ -59,19 +59,6 @@ def image_grid(
     return figure
 
 
-@styled
-def loss_curve(history: pd.DataFrame, title: str, by: str | None = None) -> Figure:
-    """Loss against step, from a table with `step` and `loss`; one line for each value of column `by`."""
-    import seaborn as sns
-
-    figure = Figure(figsize=(6, 2.6), layout="constrained")
-    axes = figure.subplots()
-    palette = {"palette": "viridis"} if by else {"color": ID_COLOUR}
-    sns.lineplot(history, x="step", y="loss", hue=by, ax=axes, **palette)
-    axes.set(title=title, xlabel="step", ylabel="loss")
-    return figure
-
-
 def _heatmap(axes: Axes, values: pd.DataFrame, **options) -> None:
     import seaborn as sns
 
@@ -163,26 +150,6 @@ def pair_heatmap(shares: pd.DataFrame, title: str) -> Figure:
     axes = figure.subplots()
     _heatmap(axes, 100 * shares, fmt=".0f", cmap="cividis", vmin=0, vmax=100)
     axes.set(title=title)
-    return figure
-
-
-@styled
-def share_lines(table: pd.DataFrame, title: str, *, x: str, y: str, hue: str, xlabel: str) -> Figure:
-    """Shares in percent against `x` with 95 % intervals, a line for each value of `hue`.
-
-    Args:
-        table: A row for each image; column `y` is whether it counts.
-    """
-    import seaborn as sns
-
-    figure = Figure(figsize=(5, 2.6), layout="constrained")
-    axes = figure.subplots()
-    sns.lineplot(
-        table.assign(percent=100 * table[y]), x=x, y="percent", hue=hue, style=hue, markers=True, dashes=False,
-        errorbar=("ci", 95), err_style="bars", seed=0, palette="colorblind", ax=axes,
-    )  # fmt: skip
-    axes.set(title=title, xlabel=xlabel, ylabel=f"{label(y)} (%)", ylim=(0, None))
-    axes.legend(title="", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
