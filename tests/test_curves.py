@@ -13,12 +13,14 @@ def test_a_loss_curve_has_a_line_for_each_seed():
 
 
 def test_shares_are_drawn_in_percent_with_intervals():
-    table = pd.DataFrame({"weight": [0.1, 0.1, 0.5], "mix": ["sum"] * 3, "in_between": [True, False, True]})
+    table = pd.DataFrame(
+        {"weight": [0.1, 0.1, 0.5, 0.5], "mix": ["sum"] * 4, "in_between": [True, False, True, True]}
+    )
     axes = curves.share_lines(table, "title", x="weight", y="in_between", hue="mix", xlabel="weight").axes[0]
     assert axes.lines[0].get_ydata().tolist() == [50, 100]
     (bars,) = axes.collections
     ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
-    assert ends == [[0, 100], [100, 100]]  # of one of two, and of one of one
+    assert ends == [[0, 100], [100, 100]]  # of one of two, and of two of two
 
 
 def test_heads_with_the_same_curve_share_a_line():
