@@ -29,7 +29,7 @@ demo: .venv/installed
 	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
 
 study: .venv/installed
-	@echo "Sources of outliers and their controls on six heads, five seeds, three denoisers: 1,320 detectors, more than two"
+	@echo "Sources of outliers and their controls on six heads, five seeds, three denoisers: 1,350 detectors, more than two"
 	@echo "hours on two CPU cores."
 	for denoiser in 1 2; do \
 		snakemake --cores $(CORES) --config outliers=repeated run=study-$$denoiser "shared={seed: $$denoiser}" \
@@ -54,7 +54,7 @@ test: .venv/installed
 	python -m pytest --ignore tests/test_browser.py --numprocesses 2 --no-loadscope-reorder
 
 lab: .venv/installed
-	jupyter lab notebooks
+	jupyter lab notebooks/00_explore.ipynb
 
 # Committed notebooks show the digits run and the study, so these are made first; figures/ holds what README.md shows.
 notebooks: demo study
