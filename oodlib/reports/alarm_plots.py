@@ -52,14 +52,11 @@ def same_images_shifted(
     rows, names = [], []
     for outliers, of_shifts in verdicts.items():
         columns = [framed(of_set, is_ood) for of_set, is_ood in zip(images, of_shifts, strict=True)]
-        if rows:  # a gap
-            rows.append(rows[0][:0])
-            names.append("")
         for i in range(len(images[0])):
             rows.append(np.stack([column[i] for column in columns]))
             names.append(fill(label(outliers), 12) if i == len(images[0]) // 2 else "")
     return image_grid(
-        rows, title, column_titles=[fill(name, 9) for name in titles], row_titles=names, cell=0.66
+        rows, title, column_titles=[fill(name, 9) for name in titles], row_titles=names, cell=0.6
     )
 
 
@@ -75,12 +72,13 @@ def false_alarms(alarms: pd.DataFrame, title: str) -> Figure:
     shifts = alarms["title"].nunique()
     figure = Figure(figsize=(6.5, 1.2 + 0.27 * shifts), layout="constrained")
     axes = figure.subplots()
+    most = max(20, 110 * alarms["called_ood"].max())
     sns.stripplot(
         alarms.assign(percent=100 * alarms["called_ood"], outliers=alarms["outliers"].map(label)),
         x="percent", y="title", hue="outliers", palette="colorblind", jitter=False, size=7, ax=axes,
     )  # fmt: skip
     axes.axvline(100 * LEVEL, color="0.6", lw=0.8, ls=":")
     axes.grid(axis="y", color="0.92")
-    axes.set(title=title, xlabel="ID test images called OOD (%)", ylabel="", xlim=(-2, 102))
+    axes.set(title=title, xlabel="ID test images called OOD (%)", ylabel="", xlim=(-most / 50, most))
     axes.legend(title="", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
