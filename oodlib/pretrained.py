@@ -11,6 +11,7 @@ from torch import nn
 
 from oodlib import datasets
 from oodlib.conditions import condition, parse
+from oodlib.datasets.roles import Role
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
@@ -80,7 +81,8 @@ def build(preset: str, run: Run, folder: Path) -> None:
 
     splits = datasets.id_splits(chosen)
     train, val, _ = splits
-    sets = datasets.evaluation_sets(chosen, splits)
+    # The explorer draws these as histograms.
+    sets = [s for s in datasets.evaluation_sets(chosen, splits) if s.role == Role.ID or s.role.is_ood]
     for outliers, source in sources.items():
         target = ship.detector(chosen.head, outliers, chosen.seed)
         detector = Detector.load(source)

@@ -659,14 +659,14 @@ def test_the_next_change_after_an_error_works(failing):
     failing.controls.weights[3].value = 0.4
     failing.controls.weights[3].value = 0.0
     failing.controls.weights[4].value = 0.4
-    assert "8 pictures" in text(failing.controls.message)
+    assert "8 samples" in text(failing.controls.message)
     assert np.array_equal(shown(failing), failing.render())
 
 
 def test_going_back_to_what_was_drawn_before_an_error_takes_the_error_away(failing):
     failing.controls.weights[3].value = 0.4
     failing.controls.weights[3].value = 0.0
-    assert "8 pictures" in text(failing.controls.message)
+    assert "8 samples" in text(failing.controls.message)
 
 
 def test_an_error_in_render_is_raised(failing):
@@ -687,7 +687,7 @@ def test_an_error_in_a_tab_shows_as_one_line(explorer, monkeypatch, tab, method)
         explorer.controls.tab.selected_index = tab
     assert text(explorer.controls.message) == "RuntimeError: no memory"
     explorer.controls.weights[3].value = 0.4
-    assert "8 pictures" in text(explorer.controls.message)
+    assert "8 samples" in text(explorer.controls.message)
 
 
 def test_a_deleted_checkpoint_shows_as_one_line(copied):
@@ -697,7 +697,7 @@ def test_a_deleted_checkpoint_shows_as_one_line(copied):
         explorer.controls.detector.value = "softmax, seed 0"
         assert "holds no detector.safetensors" in text(explorer.controls.message)
         explorer.controls.detector.value = DETECTOR
-        assert "8 pictures" in text(explorer.controls.message)
+        assert "8 samples" in text(explorer.controls.message)
 
 
 # Threads.
@@ -722,7 +722,7 @@ def test_two_threads_end_with_the_images_of_the_final_state(explorer):
     for thread in threads:
         thread.join()
     assert errors == []
-    assert "8 pictures" in text(explorer.controls.message)
+    assert "8 samples" in text(explorer.controls.message)
     assert explorer._drawn == explorer.state
     before = shown(explorer)
     assert np.array_equal(before, explorer.render())

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -403,7 +404,7 @@ def test_a_detector_for_something_else_is_refused(denoiser, copied, kind, what, 
     config = copied.detector("arcface", kind, 0) / "detector.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), what: value}))
     with pytest.raises(
-        InputError, match=rf"^detector 'arcface, seed 0' \({kind}\) has {told}.*; choose another$"
+        InputError, match=rf"^detector 'arcface, seed 0' \({re.escape(kind)}\) has {told}.*; choose another$"
     ):
         Renderer(denoiser, find_detectors(copied, DEFAULT)).draw(digits(3))
 
