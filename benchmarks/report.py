@@ -93,6 +93,7 @@ def write(rows: Sequence[Row], grown: Sequence[Growth], folder: Path) -> None:
     parts = [
         f"# Benchmarks: {met} of {len(rows)} jobs meet their target",
         f"{machine()}. Made by `make bench`.",
+        "![How far each job is above or below its target](../figures/bench.png)",
         "Medians of repetitions, ours and theirs in turn; `make demo` once, and drawing once with each of three\n"
         "denoisers. Imports are those of a notebook's first cells; diffusers and torchvision load later, with the\n"
         "first denoiser or detector.",
