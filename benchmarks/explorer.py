@@ -11,6 +11,7 @@ import torch
 from benchmarks.models import described, rgb_denoiser
 from benchmarks.table import Row, number
 from oodlib import presets, pretrained
+from oodlib.conditions import condition
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
 from oodlib.explorer.renderer import Renderer, find_detectors
@@ -23,7 +24,7 @@ RGB_STEPS = 5
 def rows(toy: bool) -> list[Row]:
     repetitions = 3 if toy else 41
     run = pretrained.shipped("digits")
-    renderer = Renderer(Denoiser.load(run.denoiser), find_detectors(run, presets.make_settings().outliers))
+    renderer = Renderer(Denoiser.load(run.denoiser), find_detectors(run, condition(presets.make_settings())))
     classes = renderer.denoiser.class_names
 
     def digits(weight: float) -> bytes:
