@@ -10,7 +10,7 @@ from conftest import SMOKE, Workflow
 from PIL import Image
 
 from oodlib import datasets
-from oodlib.conditions import STUDY, parse
+from oodlib.conditions import STUDY, condition, parse, references
 from oodlib.detection import metrics
 from oodlib.detection.detector import Detector
 from oodlib.detection.scores import SCORES
@@ -175,7 +175,7 @@ def test_an_unknown_head_is_refused_before_anything_runs(tmp_path):
 def test_heads_and_seeds_are_taken_from_the_command_line(tmp_path):
     chosen = ("--config", "run=mine", "heads=[softmax,arcface]", "seeds=[0,1,2,3,4]")
     done = Workflow(tmp_path)("--dry-run", *chosen, config={})
-    assert jobs(done.stdout)["train_detector"] == 4
+    assert jobs(done.stdout)["train_detector"] == 2 * 4  # heads, conditions
     assert "runs/mine/detectors/arcface-none/seed4/metrics.csv" in done.stdout
 
 
@@ -228,19 +228,25 @@ def test_a_head_of_the_plan_may_have_options_that_others_lack(tmp_path):
     assert jobs(Workflow(tmp_path)("--dry-run", config=config).stdout)["train_detector"] == 1
 
 
-def test_the_digits_preset_plans_twelve_detector_rows(tmp_path):
-    assert len(make_settings().heads) == 6
-    planned = jobs(Workflow(tmp_path)("--dry-run", config={}).stdout)
-    assert planned["train_detector"] == 12
-
-
-def test_the_cifar10_preset_plans_the_papers_detectors(tmp_path):
-    planned = jobs(Workflow(tmp_path)("--dry-run", config={"preset": "cifar10"}).stdout)
-    assert planned == {
-        **dict.fromkeys(("train_ddpm", "label_mixup", "denoiser_scores"), 1),
-        **dict.fromkeys(("score_distributions", "compare", "all"), 1),
-        "train_detector": 12,
+@pytest.mark.parametrize("preset", ["digits", "cifar10"])
+def test_a_preset_plans_its_condition_with_all_that_it_is_compared_with(tmp_path, preset):
+    output = Workflow(tmp_path)("--dry-run", config={"preset": preset}).stdout
+    chosen = make_settings(preset=preset)
+    conditions = {condition(chosen), *references(condition(chosen)).values()}
+    assert len(conditions) == 4 and len(chosen.heads) == 6
+    assert jobs(output) == {
+        **dict.fromkeys(("train_ddpm", "denoiser_scores", "score_distributions"), 1),
+        **dict.fromkeys(("compare", "which_outliers", "all"), 1),
+        "label_mixup": 2,  # the mixtures and their placebo
+        "train_detector": 6 * 4,
     }
+    assert all(f"detectors/arcface-{name}/seed0/metrics.csv" in output for name in conditions)
+
+
+def test_the_papers_experiment_on_cifar10_is_two_conditions(tmp_path):
+    config = {"preset": "cifar10", "outliers": ["none", "label_mixup"]}
+    planned = jobs(Workflow(tmp_path)("--dry-run", config=config).stdout)
+    assert planned["train_detector"] == 12 and planned["label_mixup"] == 1
 
 
 def test_a_profile_has_a_run_folder_of_its_own(tmp_path):
@@ -267,7 +273,7 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
     results = pd.read_csv(run / "results.csv")
     assert set(results["ood_set"]) == {"odd", "uniform"} and set(results["preset"]) == {"cifar10"}
     assert set(results["head"]) == {"arcface", "denoiser"}
-    detector = Detector.load(run / "detectors" / "arcface-label_mixup" / "seed0")
+    detector = Detector.load(run / "detectors" / "arcface-label_mixup+noise+degraded" / "seed0")
     assert detector.class_names == ("cat", "dog", "emu") and detector.image_shape == (32, 32, 3)
     assert list(run.rglob("checkpoints")) == []
 
