@@ -76,7 +76,15 @@ for notebook, parameters in json.loads(sys.argv[1]).items():
             shell.run_cell("# Parameters\\n" + lines, store_history=True).raise_error()
 """
 PARAMETERS = {"run": "extended/", "preset": "digits", "profile": "smoke"}
-TRAINING = {**PARAMETERS, "head": "normed", "temperature": 0.2, "seeds": [0], "epochs": 1}
+TRAINING = {
+    **PARAMETERS,
+    "head": "normed",
+    "temperature": 0.2,
+    "seeds": [0],
+    "epochs": 1,
+    "degrade": 0.0,
+    "noise_levels": [],
+}
 NOTEBOOKS = {
     "01_train_ddpm": {**PARAMETERS, "resnet_time_scale_shift": "scale_shift"},
     "02_label_mixup": {**PARAMETERS, "outliers": "inverted"},

@@ -130,7 +130,7 @@ def test_papermill_alone_trains_a_detector(tmp_path):
     command = "papermill notebooks/03_train_detector.ipynb {} -p head arcface -p outliers none -p epochs 1"
     arguments = [*command.format(tmp_path / "out.ipynb").split(), "-p", "seeds", "[0]", "--no-progress-bar"]
     subprocess.run(arguments, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
-    assert (tmp_path / "digits" / "detectors" / "arcface-none" / "seed0" / "metrics.csv").is_file()
+    assert (tmp_path / "digits" / "detectors" / "arcface-none+degraded" / "seed0" / "metrics.csv").is_file()
 
 
 def test_a_notebook_of_the_run_is_its_log(workflow):

@@ -172,7 +172,7 @@ def gain_table(
         | {f"against {kind}": cells.get((name, other), "") for kind, other in references(name).items()}
         for name in rows["outliers"].unique()
     ]
-    return pd.DataFrame(table).fillna("")
+    return pd.DataFrame(table, columns=None if table else ["outliers"]).fillna("")
 
 
 def by_validation(validation: pd.DataFrame) -> pd.DataFrame:
