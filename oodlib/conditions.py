@@ -23,7 +23,7 @@ STUDY = (
     *("distant_placebo", "distant_mixup", "pixel_mixup", "weightless", "double_batch"),
     *("boundary_mixup+degraded", "pixel_mixup+degraded", "pixel_mixup+noise+degraded"),
     *("training_images+noise+degraded", "cut_mixup+degraded", "shuffled_pixels+degraded", "real+degraded"),
-    *("matched", "regenerated", "rounded_mixup", "crisp_mixup", "impure_mixup"),
+    *("matched", "regenerated", "rounded_mixup", "crisp_mixup", "impure_placebo", "impure_mixup"),
     *("none+augmix", "none+pixmix"),
 )
 

@@ -29,6 +29,7 @@ from oodlib.seeds import generator
 from oodlib.settings import Sampling
 
 DISTANT = (1.5, 4.0)  # window of distances to the training images, 1 being typical of unseen ID images
+IMPURE = (0.0, 0.9)  # confidence of the committee
 SHUFFLED = 0.5  # of the pixels, in `shuffled_pixels`
 
 
@@ -148,7 +149,7 @@ SOURCES: dict[str, Source] = {
     "none": Source(),
     "label_mixup": Source(label_mixup, True, placebo="placebo"),  # the paper's: every mixture that is drawn
     # Those that a committee of classifiers is unsure of.
-    "impure_mixup": Source(label_mixup, True, settings=dict(confidence=(0.0, 0.9))),
+    "impure_mixup": Source(label_mixup, True, settings=dict(confidence=IMPURE), placebo="impure_placebo"),
     # Those farther from the training images than 95 % of the validation digits, see notebook 2; none comes to 4.
     "distant_mixup": Source(label_mixup, True, settings=dict(distance=DISTANT), placebo="distant_placebo"),
     "boundary_mixup": Source(boundary_mixup, True, placebo="placebo"),
@@ -163,6 +164,7 @@ SOURCES: dict[str, Source] = {
     "crisp_mixup": Source(crisp_mixup),
     # Controls: all of an exposure but the mixing, all but the outliers, all but what they teach.
     "placebo": Source(label_mixup, settings=dict(twins="outliers")),
+    "impure_placebo": Source(label_mixup, settings=dict(confidence=IMPURE, twins="outliers")),
     "distant_placebo": Source(label_mixup, settings=dict(distance=DISTANT, twins="outliers")),
     "matched": Source(label_mixup, settings=dict(twins="id")),
     "regenerated": Source(regenerated),

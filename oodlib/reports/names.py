@@ -26,6 +26,7 @@ NAMES = {
     "rounded_mixup": "rounded mixup",
     "crisp_mixup": "crisp mixup",
     "placebo": "placebo",
+    "impure_placebo": "impure placebo",
     "distant_placebo": "distant placebo",
     "matched": "matched",
     "regenerated": "regenerated",
