@@ -60,7 +60,7 @@ def tables(rows: Sequence[Row], grown: Sequence[Growth]) -> list[str]:
 @styled
 def chart(rows: Sequence[Row]) -> Figure:
     """How far each job is above or below its target, on a logarithmic axis."""
-    figure = Figure(figsize=(10, 0.9 + 0.24 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(10, 0.9 + 0.2 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(1, color="0.6", lw=1, ls="--")
     for i, row in enumerate(rows):

@@ -13,8 +13,6 @@ from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.reports.names import label
 
 FIVE = ("msp", "energy", "cosine", "mahalanobis", "knn")
-# Of the largest score: our bank is float16, and a difference of two numbers in float32 loses digits.
-TOLERANCES = {"knn": 2e-3, "rmds": 1e-3, "vim": 1e-3}
 TARGETS = {"mahalanobis": 10}  # times as fast; the others at least as fast
 
 
@@ -36,7 +34,9 @@ def _rows(dimension: int, toy: bool) -> list[Row]:
         ours = scores[name]
         difference = (ours(outputs) - as_ours(theirs().double())).abs().max().item()
         scale = ours(outputs).abs().max().item()
-        tolerance = TOLERANCES.get(name, 1e-4) * scale
+        tolerance = 2e-3 if name == "knn" else 1e-4 * scale  # our bank is float16
+        if name == "vim":  # of which pytorch-ood finds the space in float32; ours is exact to 3e-7
+            tolerance *= 2
         assert difference < tolerance, f"{name} differs by {difference:.1e} of {scale:.1e}"
         seconds = alternate(1 if toy else 5, partial(ours, outputs), theirs)
         took, peer = (f"{number(1000 * s)} ms" for s in seconds)

@@ -36,7 +36,7 @@ def test_they_are_numbered_in_order():
 
 @every_notebook
 def test_it_is_committed_executed_without_errors_and_small(path):
-    assert path.stat().st_size <= 450_000
+    assert path.stat().st_size <= 300_000
     assert [cell.execution_count for cell in code_cells(path)] == list(range(1, len(code_cells(path)) + 1))
     assert "error" not in {output.output_type for output in outputs(path)}
 

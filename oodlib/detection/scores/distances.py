@@ -52,21 +52,14 @@ class Mahalanobis(Score, name="mahalanobis"):
         self.means = (means @ self.whitening.double().T).contiguous()
 
     def forward(self, outputs: Outputs) -> Tensor:
-        centre = self.means.mean(0)
-        return torch.cat([self.of_whitened(z, centre) for z in self.whitened(outputs, centre)])
-
-    def of_whitened(self, whitened: Tensor, centre: Tensor) -> Tensor:
-        """The score, (n,) float64, from what `whitened` yields."""
-        means = (self.means - centre).to(whitened.dtype)
-        distances = torch.cdist(whitened, means, compute_mode="use_mm_for_euclid_dist")
-        return -distances.min(-1).values.double().square()
-
-    def whitened(self, outputs: Outputs, centre: Tensor):
-        """Whitened features less `centre`, (n, D), a part after the other."""
-        dtype = _precision(outputs)
+        dtype, centre = _precision(outputs), self.means.mean(0)
         whitening, shift = self.whitening.T.to(dtype), -centre.to(dtype)
-        for part in outputs.features.to(dtype).split(AT_ONCE):
-            yield torch.addmm(shift, part, whitening)
+        means = (self.means - centre).to(dtype)
+        distances = [
+            torch.cdist(torch.addmm(shift, part, whitening), means, compute_mode="use_mm_for_euclid_dist")
+            for part in outputs.features.to(dtype).split(AT_ONCE)
+        ]
+        return -torch.cat(distances).min(-1).values.double().square()
 
 
 def _precision(outputs: Outputs) -> torch.dtype:
@@ -93,15 +86,19 @@ class RMDS(Score, name="rmds", base="mahalanobis"):
 
     def forward(self, outputs: Outputs) -> Tensor:
         centre = self.shares @ self.base.means
-        between = ((self.base.means - centre) * self.shares.sqrt()[:, None]).T  # (D, C)
+        means = self.base.means - centre
+        between = (means * self.shares.sqrt()[:, None]).T  # (D, C)
         inner = torch.eye(between.shape[1], dtype=between.dtype, device=between.device) + between.T @ between
         # |z|^2 - |R^T z|^2 with R = V (I + V^T V)^(-1/2), by the Cholesky factor of the inner matrix.
         removed = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), between.T, upper=False).T
-        removed = removed.to(_precision(outputs))
+        # |z|^2 is in both distances. What is left needs a few projections of the features, and no whitened ones.
+        axes = torch.cat([2 * means.T, removed], dim=1)
+        projection, shift = self.base.whitening.double().T @ axes, centre @ axes
         scores = []
-        for z in self.base.whitened(outputs, centre):
-            background = z.square().sum(-1) - (z @ removed).square().sum(-1)
-            scores.append(self.base.of_whitened(z, centre) + background.double())
+        for part in outputs.features.split(ROWS):
+            to_means, in_background = (part.double() @ projection - shift).split(len(means), dim=1)
+            nearest = (to_means - means.square().sum(-1)).max(-1).values
+            scores.append(nearest - in_background.square().sum(-1))
         return torch.cat(scores)
 
 
