@@ -14,11 +14,9 @@ from oodlib.errors import InputError
 from oodlib.images import ImageSet
 from oodlib.pictures import as_shown, open_picture
 
-PREFIX = "openood/"
-# By the names that the project's files and tables have.
-ROLES = dict.fromkeys(("cifar100", "tin"), Role.NEAR)
-ROLES |= dict.fromkeys(("mnist", "svhn", "texture", "places365"), Role.FAR)
-SETS = {PREFIX + name: role for name, role in ROLES.items()}
+PREFIX = "openood/"  # before the names that the project's files and tables have
+NAMES = {Role.NEAR: ("cifar100", "tin"), Role.FAR: ("mnist", "svhn", "texture", "places365")}
+SETS = {PREFIX + name: role for role, names in NAMES.items() for name in names}
 
 
 def read(source: str, image_shape: tuple[int, int, int], folder: Path) -> ImageSet:

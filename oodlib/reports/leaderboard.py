@@ -8,13 +8,15 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from oodlib.datasets import openood
 from oodlib.datasets.roles import Role
 from oodlib.reports.names import label
 
+FAR = set(openood.NAMES[Role.FAR])
 # That project's sets, as its folders are called: near and far from each of its ID sets.
 SETS = {
-    "CIFAR-10": ({"cifar100", "tin"}, {"mnist", "svhn", "texture", "places365"}),
-    "CIFAR-100": ({"cifar10", "tin"}, {"mnist", "svhn", "texture", "places365"}),
+    "CIFAR-10": (set(openood.NAMES[Role.NEAR]), FAR),
+    "CIFAR-100": ({"cifar10", "tin"}, FAR),
     "ImageNet": ({"ssb_hard", "ninco"}, {"inaturalist", "texture", "openimage_o"}),
 }
 POSTPROCESSORS = {
@@ -51,22 +53,20 @@ def row(
     }
 
 
-def of_run(results: pd.DataFrame, prefix: str, architecture: str) -> pd.DataFrame:
-    """A row for each head, condition and score of a run, mean and standard deviation over seeds; empty where a detector
-    was not tested on all sets of CIFAR-10.
+def of_run(results: pd.DataFrame, architecture: str) -> pd.DataFrame:
+    """A row for each head, condition and score of a run that was tested on all of `openood.SETS`, mean and standard
+    deviation over seeds; empty where none was.
 
     Args:
         results: Metrics of all detectors.
-        prefix: Of the sets' keys.
     """
-    keys = {role: [prefix + name for name in sorted(names)] for role, names in zip(
-        (Role.NEAR, Role.FAR), SETS["CIFAR-10"], strict=True)}  # fmt: skip
     rows = []
     for (head, outliers, score), of_score in results.groupby(["head", "outliers", "score"], sort=False):
-        by_seed = of_score.pivot_table("auroc", "seed", "ood_set")
-        if not all(key in by_seed for of_role in keys.values() for key in of_role):
+        of_sets = of_score[of_score["ood_set"].isin(openood.SETS)]
+        if of_sets["ood_set"].nunique() < len(openood.SETS):
             continue
-        near, far = (by_seed[of_role].mean(axis=1) for of_role in keys.values())
+        by_seed = of_sets.pivot_table("auroc", "seed", "role")
+        near, far = by_seed[Role.NEAR], by_seed[Role.FAR]
         accuracy = of_score.groupby("seed")["id_accuracy"].first()
         training = label(head) if outliers == "none" else f"{label(head)}, {label(outliers)}"
         is_real = outliers.partition("+")[0] == "real"
