@@ -109,7 +109,7 @@ class Sampling(StepSettings):
 
 class OutlierSource(StepSettings):
     outliers: Annotated[str, name_in("oodlib.outliers.sources:SOURCES")] = Field(
-        "distant_mixup", description="what a detector learns to be undecided about"
+        "label_mixup", description="what a detector learns to be undecided about"
     )
 
 
@@ -202,7 +202,7 @@ class Comparison(StepSettings):
     )
     conditions: (
         Annotated[tuple[Text, ...], LIST, AfterValidator(not_empty), AfterValidator(distinct)] | None
-    ) = Field(None, description="what detectors to show were trained with, such as none+degraded; None: all")
+    ) = Field(None, description="what detectors to show were trained with, such as none+degraded")
     seeds: Seeds = Field((0, 1, 2), description="a detector for each")
 
 
