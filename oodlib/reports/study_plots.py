@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def placebo_map(changes: pd.DataFrame, outliers: Sequence[str], title: str) -> F
     colours = dict(zip(heads, sns.color_palette("colorblind", len(heads)), strict=True))
     columns = min(len(outliers), COLUMNS)
     rows_of_panels = -(-len(outliers) // columns)
-    figure = Figure(figsize=(3.1 * columns, 0.9 + 3 * rows_of_panels), layout="constrained")
+    figure = Figure(figsize=(2.7 * columns, 0.9 + 2.5 * rows_of_panels), layout="constrained")
     panels = figure.subplots(rows_of_panels, columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(outliers) :]:
         axes.set_visible(False)
@@ -50,14 +51,14 @@ def placebo_map(changes: pd.DataFrame, outliers: Sequence[str], title: str) -> F
             axes.errorbar(
                 x["change"], y["change"], [[y["change"] - y["low"]], [y["high"] - y["change"]]],
                 [[x["change"] - x["low"]], [x["high"] - x["change"]]],
-                fmt=MARKERS[group], ms=5, color=colours[head], elinewidth=0.6, alpha=0.8,
+                fmt=MARKERS[group], ms=5, color=colours[head], elinewidth=0.6,
             )  # fmt: skip
             above, count = above + int(y["change"] > x["change"]), count + 1
         axes.axline((0, 0), slope=1, color="black", lw=1, ls="--", zorder=0)
         axes.axhline(0, color="0.8", lw=0.8, zorder=0)
         axes.axvline(0, color="0.8", lw=0.8, zorder=0)
         axes.set(
-            title=f"{label(name)}\nabove the diagonal: {above} of {count}",
+            title=f"{fill(label(name), 24)}\nabove the diagonal: {above} of {count}",
             xlabel="its placebo gains (points)",
         )
     for axes in panels[:, 0]:
@@ -79,7 +80,7 @@ def auroc_and_alarms(overview: pd.DataFrame, title: str) -> Figure:
     """
     table = overview.sort_values("natural")
     colours = [ID_COLOUR if "+degraded" in name else "0.35" for name in table.index]
-    figure = Figure(figsize=(8, 1.1 + 0.24 * len(table)), layout="constrained")
+    figure = Figure(figsize=(7, 1.1 + 0.2 * len(table)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     xlabels = {
         "natural": "AUROC on natural sets (%)",
