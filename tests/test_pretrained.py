@@ -380,7 +380,13 @@ def test_scores_are_those_of_the_rounded_weights(built, sets, outliers):
 
 @pytest.mark.parametrize(
     "missing, notebook",
-    [("denoiser", "01_train_ddpm"), (DETECTORS[DEFAULT], "03_train_detector")],
+    [
+        ("denoiser", "01_train_ddpm"),
+        (
+            DETECTORS[DEFAULT],
+            r"03_train_detector: .* -p outliers distant_mixup -p noise_levels '\[0\.3, 1\.0\]' -p degrade 1\.0 ",
+        ),
+    ],
 )
 def test_a_run_that_lacks_a_model_is_refused_before_anything_is_removed(built, tmp_path, missing, notebook):
     run = shutil.copytree(built[0], tmp_path / "run", ignore=lambda folder, _: _inside(folder, missing))

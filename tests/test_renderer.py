@@ -24,7 +24,14 @@ from oodlib.diffusion.labels import MIX_MODES, label_weights, pair_weights
 from oodlib.diffusion.sample import sample
 from oodlib.diffusion.schedule import SCHEDULERS
 from oodlib.errors import InputError
-from oodlib.explorer.renderer import MIXTURES_PER_PAIR, Drawing, Renderer, Superseded, find_detectors
+from oodlib.explorer.renderer import (
+    MIXTURES_PER_PAIR,
+    Drawing,
+    Renderer,
+    Superseded,
+    find_detectors,
+    shown_condition,
+)
 from oodlib.explorer.state import BLEND_FRAMES, IMAGES, State
 from oodlib.images import signed_to_uint8
 from oodlib.presets import make_settings
@@ -334,6 +341,24 @@ def test_detectors_are_found_in_the_order_of_heads_and_seeds(tmp_path):
     assert list(make_detectors(tmp_path, *folders)) == [
         f"{head.replace('_', ' ')}, seed {seed}" for head in HEADS for seed in (0, 2, 10)
     ]
+
+
+@pytest.mark.parametrize(
+    "trained, shown",
+    [
+        ((f"arcface-{DEFAULT}", "arcface-none", "arcface-vos"), DEFAULT),
+        (("arcface-label_mixup", "arcface-none"), "label_mixup"),
+        (("arcface-none",), DEFAULT),
+        ((), DEFAULT),
+        (("my net-none", "my-label_mixup"), DEFAULT),  # networks of one's own
+    ],
+)
+def test_what_a_run_has_is_shown_beside_no_outliers_where_the_settings_condition_is_not_there(
+    tmp_path, trained, shown
+):
+    make_detectors(tmp_path, *(f"{name}/seed0" for name in trained))
+    (tmp_path / "detectors" / "arcface-pixel_mixup").mkdir(parents=True)  # in training
+    assert shown_condition(Run(str(tmp_path)), make_settings()) == shown
 
 
 def test_a_detector_has_the_kinds_that_were_trained_none_first(tmp_path):

@@ -109,6 +109,13 @@ def test_detectors_of_unequal_settings_are_told(run):
     }
 
 
+def test_what_detectors_were_trained_with_is_told_and_more_than_one_value_listed(run):
+    finish_detector(run, "arcface", 0)
+    assert run.trained_with("epochs") == "20"
+    finish_detector(run, "softmax", 0, epochs=40)
+    assert run.trained_with("epochs") == "20, 40"
+
+
 def test_the_denoiser_alone_may_be_scored_on_fewer_sets(run):
     finish_detector(run, "arcface", 0)
     scored_on = {"head": DENOISER, "outliers": "none", "sets": {"letters": "abg"}}

@@ -97,6 +97,11 @@ def test_a_denoiser_that_was_scored_on_fewer_images_does_not_take_part(runs, tmp
     pd.testing.assert_frame_equal(changes, expected)
 
 
+def test_a_group_without_sets_has_an_empty_table_of_gains(changes):
+    changes = changes[changes["set"] != "near sets"]
+    assert study.gain_table(changes, "near sets").set_index("outliers").empty
+
+
 def test_scores_are_held_against_knn_on_the_same_detectors(runs):
     gains = study.score_gains(runs, "none")
     assert set(gains["reference"]) == {"knn"} and set(gains["outliers"]) == {"msp", "cosine"}

@@ -58,8 +58,11 @@ def find_detectors(run: Run, outliers: str) -> dict[str, dict[str, Path]]:
 def shown_condition(run: Run, settings: Settings) -> str:
     """What the detectors were trained with that stand beside those without outliers: what the settings say or, where
     no detector was, what others of the run were."""
-    folders = {head: run.detectors.glob(f"{head}-*") for head in HEADS}
-    trained = {folder.name.removeprefix(f"{head}-") for head in HEADS for folder in folders[head]} - {"none"}
+    trained = {
+        mark.parent.parent.name.removeprefix(f"{head}-")
+        for head in HEADS
+        for mark in run.detectors.glob(f"{head}-*/seed*/{MARKS[2]}")
+    } - {"none"}
     wanted = condition(settings)
     return wanted if wanted in trained else max(trained, default=wanted)
 
