@@ -41,7 +41,7 @@ study: .venv/installed
 
 # On a machine that does nothing else: what else runs goes into the numbers.
 bench: .venv/installed
-	@echo "The same work by oodlib and by others, in turn, and make demo: three quarters of an hour on two CPU cores."
+	@echo "The same work by oodlib and by others, in turn, and make demo, which alone takes 18 minutes on two."
 	python -m benchmarks
 
 # Lint and unit tests: no notebook, workflow or browser, and nothing that trains for long.
