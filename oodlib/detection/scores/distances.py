@@ -85,9 +85,11 @@ class RMDS(Score, name="rmds", base="mahalanobis"):
             self.shares = None
 
     def forward(self, outputs: Outputs) -> Tensor:
-        centre = self.shares @ self.base.means
-        means = self.base.means - centre
-        between = (means * self.shares.sqrt()[:, None]).T  # (D, C)
+        # In double precision even where a user has cast the detector.
+        shares, whitened_means = self.shares.double(), self.base.means.double()
+        centre = shares @ whitened_means
+        means = whitened_means - centre
+        between = (means * shares.sqrt()[:, None]).T  # (D, C)
         inner = torch.eye(between.shape[1], dtype=between.dtype, device=between.device) + between.T @ between
         # |z|^2 - |R^T z|^2 with R = V (I + V^T V)^(-1/2), by the Cholesky factor of the inner matrix.
         removed = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), between.T, upper=False).T
