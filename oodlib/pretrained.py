@@ -77,6 +77,7 @@ def build(preset: str, run: Run, folder: Path) -> None:
     ship = Run(str(folder))
 
     Denoiser.load(run.denoiser).save(ship.denoiser)
+    shutil.copyfile(run.denoiser / "history.csv", ship.denoiser / "history.csv")
     _finish(run.denoiser, ship.denoiser, "denoiser")
 
     splits = datasets.id_splits(chosen)

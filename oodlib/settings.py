@@ -88,7 +88,9 @@ class DenoiserModel(Shared):
 
 
 class DenoiserTraining(Shared):
-    denoiser_steps: Count = Field(1000, description="optimiser steps")
+    denoiser_steps: Number = Field(
+        1000, description="optimiser steps; 0: take the denoiser that ships with the preset"
+    )
     denoiser_batch_size: Count = Field(128, description="images a step")
     denoiser_learning_rate: PositiveShare = Field(2e-3, description="highest learning rate of AdamW")
     label_dropout: Dropout = Field(0.1, description="share of images shown without their class")
@@ -164,6 +166,9 @@ class DetectorTraining(Shared, OutlierSource):
     epochs: Epochs = Field(20, description="passes over the training images")
     batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(128, description="ID images a step")
     learning_rate: Rate = Field(0.05, description="highest learning rate of SGD")
+    warmup_epochs: Annotated[float, Field(strict=True, ge=0)] = Field(
+        0.0, description="passes over which the learning rate rises to its highest"
+    )
     weight_decay: Share = Field(5e-4, description="of SGD")
     outlier_weight: Annotated[float, Field(strict=True, ge=0, le=100)] = Field(
         0.5, description="weight of the outlier loss"
@@ -208,7 +213,7 @@ class Comparison(StepSettings):
 
 class Experiment(StepSettings):
     preset: Text = Field("digits", description="whose defaults: digits or cifar10")
-    profile: Text = Field("full", description="its size: full; smaller: smoke, and for cifar10 cpu")
+    profile: Text = Field("full", description="its size: full; smaller: smoke, and for cifar10 quick and cpu")
     run: Text = Field("digits", description="run folder: a name under runs/ or a path")
 
 

@@ -107,6 +107,17 @@ def test_one_timestep_serves_a_whole_batch(denoiser):
     assert_close(denoiser(noisy, torch.tensor(40), weights), denoiser(noisy, torch.full((3,), 40), weights))
 
 
+@pytest.mark.parametrize(
+    ("precision", "device", "is_last"),
+    [("fp32", "cpu", False), ("bf16", "cpu", True), ("bf16", "meta", False)],
+)
+def test_the_layout_of_the_weights_follows_precision_and_device(precision, device, is_last):
+    settings = DenoiserModel(block_out_channels=(8, 16), precision=precision)
+    weight = Denoiser(("a", "b"), (8, 8, 3), settings).to(device).unet.conv_in.weight
+    assert weight.is_contiguous() is not is_last
+    assert weight.is_contiguous(memory_format=torch.channels_last) is is_last
+
+
 def cosine_schedule(steps=1000):
     """alpha_bar of Nichol & Dhariwal 2021 (arXiv 2102.09672), with its betas cut at 0.999."""
 

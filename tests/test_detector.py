@@ -268,7 +268,10 @@ def test_an_image_has_the_same_score_in_any_company(fitted):
     np.testing.assert_allclose(fitted.score(TEST.images)[:12], alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("name, num_features", [("resnet_small", 64), ("resnet18", 512), ("resnet50", 2048)])
+NUM_FEATURES = {"resnet_small": 64, "resnet18_quarter": 128, "resnet18": 512, "resnet50": 2048}
+
+
+@pytest.mark.parametrize("name, num_features", NUM_FEATURES.items())
 @pytest.mark.parametrize("channels", [1, 3])
 def test_backbone_gives_a_feature_vector_an_image(name, num_features, channels):
     backbone, told = make_backbone(name, channels)
@@ -282,6 +285,19 @@ def test_backbone_is_torchvisions_but_for_stem_and_classifier(name):
     other = {"conv1.weight", "fc.weight", "fc.bias"}
     expected = {key: tensor.shape for key, tensor in theirs.items() if key not in other}
     assert {key: tensor.shape for key, tensor in ours.items() if key not in other} == expected
+
+
+def test_a_quarter_of_resnet18_has_a_quarter_of_the_channels_behind_the_stem():
+    quarter, whole = (
+        {n: t.shape[0] for n, t in make_backbone(name, 3)[0].state_dict().items() if t.ndim == 4}
+        for name in ("resnet18_quarter", "resnet18")
+    )
+    # Its first stage is narrower than the stem, so that the shortcut around it has weights.
+    assert (
+        quarter.keys() - whole.keys() == {"layer1.0.downsample.0.weight"}
+        and not whole.keys() - quarter.keys()
+    )
+    assert {n for n in whole if quarter[n] != whole[n] // 4} == {"conv1.weight"}
 
 
 @pytest.mark.parametrize("name", BACKBONES)

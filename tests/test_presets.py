@@ -45,7 +45,7 @@ def test_the_run_is_named_after_the_preset():
         ("learning_rate", True, "a number"),
         ("denoiser_steps", "100", "a whole number"),
         ("denoiser_steps", 100.0, "a whole number"),
-        ("denoiser_steps", 0, "of at least 1"),
+        ("denoiser_steps", -1, "of at least 0"),
         ("head", "arc", "one of softmax, scaled_cosine, adacos, arcface, cosface, sphereface"),
         ("heads", ["arc"], "one of softmax"),
         ("heads", ["softmax", "softmax"], "without repetitions"),
@@ -109,6 +109,7 @@ def test_image_shapes_may_repeat_a_number():
         ({"head": "softmax", "scale": 16}, "softmax has no scale; arcface, cosface, sphereface have"),
         ({"head": "sphereface", "margin": 0.5}, "expected 1 or more"),
         ({"block_out_channels": [8, 8, 8, 8, 8]}, "give fewer levels"),
+        ({"warmup_epochs": 20.0}, r"^warmup_epochs = 20 of epochs = 20; choose less"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(given, message):

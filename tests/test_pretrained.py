@@ -83,7 +83,7 @@ def pure_classes():
 
 
 def test_a_denoiser_and_the_default_heads_detectors_ship():
-    held = {"denoiser": ["denoiser.json", "denoiser.safetensors", "settings.json"]}
+    held = {"denoiser": ["denoiser.json", "denoiser.safetensors", "history.csv", "settings.json"]}
     for folder in DETECTORS.values():
         held[folder] = ["detector.json", "detector.safetensors", "fitted.json", "scored.json"]
         held[folder] += ["scores.csv", "scores.json", "scores.safetensors", "settings.json"]

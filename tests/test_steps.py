@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from oodlib import datasets, steps
+from oodlib import datasets, pretrained, steps
 from oodlib.datasets.roles import EvaluationSet, Role
 from oodlib.datasets.shifts import degraded
 from oodlib.detection import scores as score_registry
 from oodlib.detection.detector import Detector
 from oodlib.detection.metrics import auroc
 from oodlib.detection.train import fit_detector
+from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json
 from oodlib.images import ImageSet
@@ -29,6 +30,7 @@ from oodlib.runs import Run
 from oodlib.seeds import initial_weights
 from oodlib.steps import pools
 from oodlib.steps.pools import early_denoiser
+from oodlib.training import fingerprint_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -142,6 +144,41 @@ def test_an_early_stopped_denoiser_is_trained_for_a_tenth_of_the_runs_own_steps(
     early = early_denoiser(denoiser, run, TRAIN)
     assert trained[0].denoiser_steps == 2 and trained[0].denoiser_batch_size == 8
     assert early.config == denoiser.config and early is not denoiser
+
+
+def shipped(**values):
+    return make_settings(denoiser_steps=0, **values)
+
+
+def test_a_denoiser_of_no_steps_is_the_one_that_ships(tmp_path, capsys):
+    run, ship = Run(str(tmp_path / "run")), pretrained.shipped("digits").denoiser
+    denoiser = steps.denoiser(run, shipped(), DIGITS["train"])
+    assert "the denoiser is the one that ships for preset digits; none was trained" in capsys.readouterr().out
+    assert fingerprint_weights(denoiser) == fingerprint_weights(Denoiser.load(ship))
+    assert len(read_csv(run.denoiser / "history.csv")) == 100
+    steps.denoiser(run, shipped(), DIGITS["train"])
+    assert "is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "train", "message"),
+    [
+        ({"block_out_channels": [8, 16]}, DIGITS["train"], r"whose block_out_channels is \(32, 64\)"),
+        ({}, TRAIN, r"the denoiser draws \['0', .*, the images show \['0', '1', '2'\]"),
+    ],
+)
+def test_a_shipped_denoiser_of_another_kind_is_refused_and_leaves_no_run(tmp_path, values, train, message):
+    run = Run(str(tmp_path / "run"))
+    with pytest.raises(InputError, match=message):
+        steps.denoiser(run, shipped(**values), train)
+    assert not run.folder.exists()
+
+
+def test_a_shipped_denoiser_stopped_at_no_known_step(tmp_path, made):
+    run = Run(str(tmp_path / "run"))
+    steps.denoiser(run, shipped(), DIGITS["train"])
+    with pytest.raises(InputError, match="train it with notebook 1, with denoiser_steps above 0"):
+        steps.pool(run, small(outliers="early_stopped"), DIGITS["train"], made[2], run)
 
 
 def test_a_source_that_needs_no_generator_needs_no_denoiser(made, tmp_path):

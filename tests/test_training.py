@@ -169,6 +169,25 @@ def fit(detector=None, precision="fp32", images=(IMAGES, LABELS), **options):
     return detector, fit_detector(detector, *images, settings, **arrays, **others)
 
 
+def learning_rates(monkeypatch, **options):
+    """Of each step of a training of 12 steps an epoch."""
+    rates = []
+    monkeypatch.setattr(Progress, "update", lambda self, step, loss, rate: rates.append(rate))
+    fit(images=(IMAGES[:24], LABELS[:24]), batch_size=2, learning_rate=0.02, **options)
+    return rates
+
+
+def test_the_learning_rate_rises_over_the_warmup_and_then_falls_as_a_cosine(monkeypatch):
+    rates = learning_rates(monkeypatch, epochs=2, warmup_epochs=0.5)
+    np.testing.assert_allclose(rates[:6], 0.02 * np.arange(1, 7) / 6)
+    np.testing.assert_allclose(rates[6:], 0.01 * (1 + np.cos(np.pi * np.arange(18) / 18)), atol=1e-6)
+
+
+def test_without_a_warmup_the_learning_rate_starts_at_its_highest(monkeypatch):
+    rates = learning_rates(monkeypatch, epochs=1)
+    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(12) / 12)), atol=1e-6)
+
+
 TWINS = dict(outliers=OUTLIERS, twins=TRAIN.images[200:240], twin_labels=TRAIN.labels[200:240])
 EXPOSURES = {
     "twins": TWINS,
@@ -625,6 +644,11 @@ def test_label_dropout_does_not_shift_noise_and_order():
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_denoiser_takes_its_number_of_steps(steps):
     assert fit_tiny(steps=steps)[1]["step"].tolist() == list(range(1, steps + 1))
+
+
+def test_no_steps_train_no_denoiser():
+    with pytest.raises(InputError, match=r"^denoiser_steps = 0 trains nothing, expected 1 or more$"):
+        fit_tiny(steps=0)
 
 
 def test_diverged_denoiser_is_told_on_one_line_with_its_step():

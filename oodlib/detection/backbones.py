@@ -8,16 +8,21 @@ from oodlib.errors import choice
 
 
 class NarrowResNet(ResNet):
-    """torchvision's ResNet at a quarter of its width and without its last stage: for 8 x 8 images."""
+    """torchvision's ResNet of basic blocks at a fraction of its width, without the stages that have no blocks."""
+
+    def __init__(self, blocks: list[int], fraction: int):
+        self.fraction = fraction
+        super().__init__(BasicBlock, blocks)
 
     def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
-        if planes == 512:
+        if not blocks:
             return nn.Identity()
-        return super()._make_layer(block, planes // 4, blocks, stride, dilate)
+        return super()._make_layer(block, planes // self.fraction, blocks, stride, dilate)
 
 
 BACKBONES = {
-    "resnet_small": lambda: NarrowResNet(BasicBlock, [1, 1, 1, 0]),
+    "resnet_small": lambda: NarrowResNet([1, 1, 1, 0], 4),  # for 8 x 8 images
+    "resnet18_quarter": lambda: NarrowResNet([2, 2, 2, 2], 4),
     "resnet18": lambda: ResNet(BasicBlock, [2, 2, 2, 2]),
     "resnet50": lambda: ResNet(Bottleneck, [3, 4, 6, 3]),
 }

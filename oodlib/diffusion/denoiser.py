@@ -6,7 +6,7 @@ weights: a one-hot vector looks one class up, any other mixes classes, and zeros
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,6 @@ class Denoiser(nn.Module):
                 class_embed_type="identity",
             )
             self.label_embedding = nn.Linear(len(class_names), 4 * settings.block_out_channels[0], bias=False)
-        self.layout = torch.channels_last if settings.precision == "bf16" else torch.contiguous_format
         self.unet.to(memory_format=self.layout)
         self.noise_scheduler = noise_schedule(settings.prediction_type)
 
@@ -77,6 +76,18 @@ class Denoiser(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.label_embedding.weight.device
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The memory layout that is fastest on this device; compiled for CUDA, channels last takes twice as long."""
+        is_last = self.settings.precision == "bf16" and self.device.type == "cpu"
+        return torch.channels_last if is_last else torch.contiguous_format
+
+    def to(self, *args: Any, **options: Any) -> Self:
+        """As for any module; the layout follows the device."""
+        super().to(*args, **options)
+        self.unet.to(memory_format=self.layout)
+        return self
 
     def forward(
         self, noisy: Tensor, timesteps: Tensor, label_weights: Tensor, label_embeddings: Tensor | None = None

@@ -92,7 +92,7 @@ def sample(
         init: Initial noise, `normal` or `uniform`.
         noise_index: Which noise each image starts from; equal numbers, equal noise. None for 0 to N - 1.
         label_embeddings: (N, D), to draw for in place of the embeddings of the weights.
-        batch_size: Images drawn at a time; None for what suits the device, at most 256.
+        batch_size: Images drawn at a time; None for what suits the device, at most 1024.
         on_step: Called with 0, the initial noise and None, and after each step with what `denoise` yields of the
             batch.
 
@@ -110,7 +110,7 @@ def sample(
     noise_index = range(len(weights)) if noise_index is None else noise_index
     if len(noise_index) != len(weights):
         raise InputError(f"{len(noise_index)} noise indices for {len(weights)} rows of label weights")
-    batch_size = batch_size or images_at_once(denoiser.image_shape, denoiser.device, most=256)
+    batch_size = batch_size or images_at_once(denoiser.image_shape, denoiser.device, most=1024)
     height, width, channels = denoiser.image_shape
     denoiser.eval()
     drawn = []

@@ -98,6 +98,8 @@ def fit_denoiser(
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
     steps, batch_size, seed = settings.denoiser_steps, settings.denoiser_batch_size, settings.seed
+    if not steps:
+        raise InputError("denoiser_steps = 0 trains nothing, expected 1 or more")
     process, processes = launched(torch.device(device))
     if batch_size % processes:
         raise InputError(

@@ -4,9 +4,9 @@ A step names the classes of settings that it depends on and fingerprints all its
 its statistics and scoring image sets are three steps, so that another score, OOD set or `tpr` trains nothing.
 """
 
-from oodlib.steps.pools import check_classes, outliers, pool
+from oodlib.steps.pools import outliers, pool
 from oodlib.steps.scoring import auroc_on, detector, score_by_denoiser, score_detector
-from oodlib.steps.training import committee, denoiser
+from oodlib.steps.training import check_classes, committee, denoiser
 
 __all__ = [
     "auroc_on",

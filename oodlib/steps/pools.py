@@ -19,7 +19,7 @@ from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES, bind
 from oodlib.runs import Run
 from oodlib.settings import DenoiserTraining, Pool, Sampling, Settings, as_made
-from oodlib.steps.training import contents_of
+from oodlib.steps.training import check_classes, contents_of
 from oodlib.training import fingerprint_weights
 
 EARLY_STOP_FRACTION = 0.1  # of the denoiser's training steps, for the source `early_stopped`
@@ -43,6 +43,11 @@ def pool(
     if source.takes & {"denoiser", "early_denoiser"}:
         denoiser = Denoiser.load(models.denoiser, default_device())
         check_classes(denoiser, train)
+    if "early_denoiser" in source.takes and not _training(models).denoiser_steps:
+        raise InputError(
+            f"outliers {settings.outliers!r} are drawn by a denoiser that stopped early, and the run's denoiser is one "
+            "that ships; train it with notebook 1, with denoiser_steps above 0"
+        )
     if "real_images" in source.takes:
         look = dict(image_shape=settings.image_shape, background=settings.background)
         real_images = datasets.load(settings.real_outliers, "all", with_labels=False, **look).images
@@ -75,24 +80,18 @@ def pool(
     return OutlierPool.load(step.folder / "pool.npz"), read_csv(step.folder / "purity.csv")
 
 
-def check_classes(denoiser: Denoiser, images: ImageSet) -> None:
-    """Raise `InputError` unless the denoiser draws the classes that the images show."""
-    if denoiser.class_names != tuple(images.class_names):
-        raise InputError(
-            f"the denoiser draws {list(denoiser.class_names)}, the images show {list(images.class_names)}; "
-            "train the denoiser again with notebook 1, or give the classes their old names"
-        )
-
-
 def early_denoiser(denoiser: Denoiser, models: Run, train: ImageSet) -> Denoiser:
     """A denoiser like this one, trained for a tenth of its steps."""
-    made_with = models.mark(models.denoiser / MARKS[0], "01_train_ddpm").settings
-    training = as_made(DenoiserTraining, made_with)
+    training = _training(models)
     steps = max(1, round(EARLY_STOP_FRACTION * training.denoiser_steps))
     training = training.replaced(denoiser_steps=steps, compile=False)
     early = Denoiser(denoiser.class_names, denoiser.image_shape, denoiser.settings)
     fit_denoiser(early, train.images, train.labels, training, device=default_device())
     return early
+
+
+def _training(models: Run) -> DenoiserTraining:
+    return as_made(DenoiserTraining, models.mark(models.denoiser / MARKS[0], "01_train_ddpm").settings)
 
 
 def outliers(run: Run, settings: Settings, train: ImageSet) -> OutlierPool | None:

@@ -1,5 +1,6 @@
 """The steps that train: denoiser, committee, and the network of a detector."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,16 @@ from oodlib.detection.train import fit_detector
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
+from oodlib.errors import InputError
 from oodlib.files import fingerprint, write_csv
 from oodlib.images import ImageSet, mean_and_std
 from oodlib.marks import FILES, MARKS, Step
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES
+from oodlib.pretrained import shipped
 from oodlib.runs import Run
-from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings
+from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings, Shared
 
 
 def contents_of(*sets: ImageSet) -> dict[str, Any]:
@@ -25,12 +28,22 @@ def contents_of(*sets: ImageSet) -> dict[str, Any]:
 
 
 def denoiser(run: Run, settings: Settings, train: ImageSet) -> Denoiser:
-    """The run's denoiser, trained where it is not there yet."""
+    """The run's denoiser, trained where it is not there yet, or of 0 steps the one that ships.
+
+    Raises:
+        InputError: None ships for the preset, or it is not one for these images and settings.
+    """
+    source = None if settings.denoiser_steps else _shipped_denoiser(settings, train)
     run.claim(settings)
     made_with = settings.values(DenoiserModel, DenoiserTraining) | contents_of(train)
     step = Step(run.denoiser, FILES["denoiser"], made_with)
     with step.todo() as is_missing:
-        if is_missing:
+        if is_missing and source is not None:
+            for name in FILES["denoiser"]:
+                shutil.copyfile(source / name, step.folder / name)
+            step.finish()
+            print(f"the denoiser is the one that ships for preset {settings.preset}; none was trained")
+        elif is_missing:
             model = Denoiser(train.class_names, settings.image_shape, settings)
             history = fit_denoiser(
                 model,
@@ -44,6 +57,30 @@ def denoiser(run: Run, settings: Settings, train: ImageSet) -> Denoiser:
             write_csv(step.folder / "history.csv", history)
             step.finish()
     return Denoiser.load(step.folder, default_device())
+
+
+def _shipped_denoiser(settings: Settings, train: ImageSet) -> Path:
+    folder = shipped(settings.preset).denoiser
+    model = Denoiser.load(folder)
+    check_classes(model, train)
+    names = set(DenoiserModel.model_fields) - set(Shared.model_fields)
+    own = {"image_shape": model.image_shape, **model.settings.model_dump(include=names)}
+    for name, value in own.items():
+        if getattr(settings, name) != value:
+            raise InputError(
+                f"denoiser_steps = 0 takes the denoiser that ships for preset {settings.preset}, whose {name} is "
+                f"{value}, and {name} = {getattr(settings, name)}; choose that, or denoiser_steps above 0"
+            )
+    return folder
+
+
+def check_classes(denoiser: Denoiser, images: ImageSet) -> None:
+    """Raise `InputError` unless the denoiser draws the classes that the images show."""
+    if denoiser.class_names != tuple(images.class_names):
+        raise InputError(
+            f"the denoiser draws {list(denoiser.class_names)}, the images show {list(images.class_names)}; "
+            "train the denoiser again with notebook 1, or give the classes their old names"
+        )
 
 
 def committee(run: Run, settings: Settings, train: ImageSet, val: ImageSet) -> Committee:
