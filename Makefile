@@ -1,5 +1,5 @@
-# make demo: the digits run, into runs/digits.  make study: what outliers teach, with controls.  make check, make test: the unit tests, all tests.
-# make bench: speed beside others.  make lab: JupyterLab on the notebooks.  All works without make too: see README.md.
+# make lab: JupyterLab on the notebooks.  make demo: the digits run, into runs/digits.  make study: what outliers teach.
+# make cifar10: CIFAR-10, small, on one GPU.  make check, make test: the unit tests, all tests.  make bench: speed.
 
 PYTHON ?= python3
 # Each core runs a notebook of about 1 GiB; make demo CORES=16 where there is memory for it.
@@ -9,7 +9,7 @@ RUNS := $(or $(OODLIB_RUNS),runs)
 RUN := $(RUNS)/digits
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help demo study bench check test lab notebooks pretrained screenshot lint
+.PHONY: help demo study cifar10 bench check test lab notebooks pretrained screenshot lint
 
 help:
 	@sed -n 1,2p Makefile
@@ -29,7 +29,7 @@ demo: .venv/installed
 	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
 
 study: .venv/installed
-	@echo "Sources of outliers and their controls on six heads, five seeds, three denoisers: 1,350 detectors, three to"
+	@echo "Sources of outliers and their controls on six heads, five seeds, three denoisers: 1,380 detectors, three to"
 	@echo "four hours on two CPU cores."
 	for denoiser in 1 2; do \
 		snakemake --cores $(CORES) --config outliers=repeated run=study-$$denoiser "shared={seed: $$denoiser}" \
@@ -38,6 +38,16 @@ study: .venv/installed
 	snakemake --cores $(CORES) --config outliers=study run=study 'seeds=[0,1,2,3,4]' \
 		--rerun-incomplete --retries 1 --quiet host reason
 	@echo "Tables, figure and executed notebooks are in $(RUNS)/study; start with $(RUNS)/study/study.md."
+
+# Three notebooks at once share the card. Those that need no samples run while the denoiser is trained.
+CIFAR10 := snakemake --cores 3 --rerun-incomplete --retries 1 --quiet host reason --config preset=cifar10 profile=quick
+cifar10: .venv/installed
+	@echo "CIFAR-10 in the quick profile: a denoiser and 24 detectors of one seed, sized for a quarter of an hour of"
+	@echo "an H100. It was not run yet."
+	$(CIFAR10) 'heads=[softmax,scaled_cosine,arcface]' \
+		'outliers=[none,label_mixup,placebo,none+degraded,label_mixup+noise+degraded,pixel_mixup+noise+degraded]'
+	$(CIFAR10) 'outliers=[none,label_mixup]'
+	@cat $(RUNS)/cifar10-quick/summary.md
 
 # On a machine that does nothing else: what else runs goes into the numbers.
 bench: .venv/installed

@@ -29,6 +29,30 @@ def test_verdicts_are_a_parent_another_class_and_in_between():
     assert table["confidence"].tolist() == [0.99, 0.99, 0.5]
 
 
+@pytest.fixture(scope="module")
+def generator():
+    denoiser = Denoiser(NAMES, (8, 8, 1), DenoiserModel(block_out_channels=(8, 16)))
+    return purity.generator_table(denoiser, Fixed(), VAL, 4, num_inference_steps=1).set_index("images")
+
+
+def test_the_generator_is_judged_by_samples_of_each_class_beside_validation_images(generator):
+    assert generator.loc["samples of one class", "count"] == 4 * len(NAMES)
+    right = (Fixed().probabilities(VAL.images).argmax(1) == VAL.labels).mean()
+    assert generator.loc["validation images"].tolist() == [len(VAL.images), right]
+
+
+def test_an_untrained_generator_draws_no_class(generator):
+    assert generator.loc["samples of one class", "accuracy"] < 0.7
+
+
+@pytest.mark.parametrize(("accuracy", "is_under_trained"), [(0.849, True), (0.85, False)])
+def test_a_generator_is_under_trained_below_85_percent(accuracy, is_under_trained):
+    table = pd.DataFrame({"images": ["samples", "val"], "count": [200, 300], "accuracy": [accuracy, 0.9]})
+    text = purity.generator_text(table)
+    assert text.startswith("**Under-trained generator.**") is is_under_trained
+    assert "of 200 samples of one class to their class, and 90.0% of 300 validation images to theirs." in text
+
+
 def test_shares_of_the_verdicts_add_up_to_1_in_each_group():
     table = pd.DataFrame(
         {"classes": ["a", "a", "b", "b"], "verdict": ["parent", "in between", "parent", "parent"]}

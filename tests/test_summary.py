@@ -179,6 +179,17 @@ def test_the_summary_is_written_whole(tmp_path):
     )
 
 
+def test_the_summary_says_what_is_to_be_said_of_the_generator(tmp_path):
+    table = results(none=[0.8])
+    of_alarms = summary.alarm_summary(alarms(ALARMS), IMAGES)
+    texts = []
+    for generator in ("", "It draws well."):
+        summary.write_summary(tmp_path / "summary.md", table, changes(table), of_alarms, generator)
+        texts.append((tmp_path / "summary.md").read_text())
+    plain, told = texts
+    assert told.split("\n\n")[1] == "It draws well." and told.replace("It draws well.\n\n", "") == plain
+
+
 def test_false_alarms_are_of_the_own_score_as_they_are_degraded_and_shifted():
     row = summary.alarm_summary(alarms(ALARMS), IMAGES).iloc[0]
     assert row["ID"] == "4.0 ± 1.4" and row["degraded"] == "20.0 ± 0.0"

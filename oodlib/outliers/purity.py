@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from oodlib.degrade import STRENGTH
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.labels import MIX_MODES
+from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
+from oodlib.images import ImageSet
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.mixtures import label_mixup
 from oodlib.outliers.nuisances import nuisance_auroc
 from oodlib.outliers.pool import OutlierPool
 
 SURE = 0.95  # confidence above which an image counts as one of a class
+RECOGNISED = 0.85  # of the samples of one class by a committee, below which their generator is under-trained
 VERDICTS = ("parent", "third class", "in between")
 
 
@@ -50,6 +54,44 @@ def purity(pool: OutlierPool, committee: Committee) -> pd.DataFrame:
             "verdict": verdict,
             "distance": committee.distances(pool.images),
         }
+    )
+
+
+def generator_table(
+    denoiser: Denoiser, committee: Committee, val: ImageSet, images_per_class: int, **sampling: Any
+) -> pd.DataFrame:
+    """How many samples of one class a committee assigns to that class, and how many validation images.
+
+    Args:
+        sampling: Options of `sample`.
+
+    Returns:
+        Columns `images`, `count` and `accuracy`, a row for each of the two.
+    """
+    labels = np.tile(np.arange(len(val.class_names)), images_per_class)
+    samples = sample(denoiser, torch.eye(len(val.class_names))[labels], **sampling)
+    rows = [("samples of one class", samples, labels), ("validation images", val.images, val.labels)]
+    return pd.DataFrame(
+        [
+            (name, len(images), (committee.probabilities(images).argmax(1) == truth).mean())
+            for name, images, truth in rows
+        ],
+        columns=["images", "count", "accuracy"],
+    )
+
+
+def generator_text(table: pd.DataFrame) -> str:
+    """What a `generator_table` says, and whether the generator is under-trained."""
+    samples, val = table.itertuples()
+    text = (
+        f"The committee assigns {samples.accuracy:.1%} of {samples.count} samples of one class to their class, and "
+        f"{val.accuracy:.1%} of {val.count} validation images to theirs."
+    )
+    if samples.accuracy >= RECOGNISED:
+        return text
+    return (
+        f"**Under-trained generator.** {text} Below {RECOGNISED:.0%} of the samples, nothing that is found with this "
+        "generator's outliers says anything about mixing labels."
     )
 
 

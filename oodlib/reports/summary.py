@@ -139,15 +139,19 @@ def change_table(changes: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=label).reset_index()
 
 
-def write_summary(path: Path, results: pd.DataFrame, changes: pd.DataFrame, alarms: pd.DataFrame) -> None:
+def write_summary(
+    path: Path, results: pd.DataFrame, changes: pd.DataFrame, alarms: pd.DataFrame, generator: str = ""
+) -> None:
     """Write the tables as Markdown, atomically.
 
     Args:
         alarms: From `alarm_summary`.
+        generator: What is to be said of the generator, see `outliers.purity.generator_text`.
     """
     seeds = results["seed"].nunique()
     parts = [
         f"# Results with the {results['preset'].iloc[0]} preset, {seeds} seed{'s' if seeds > 1 else ''}",
+        *([generator] if generator else []),
         f"Each head by its own score ({own_score_text(results)}). Mean over the OOD sets\n"
         f"({', '.join(titles(results).values())}), in percent, ± standard deviation over seeds.",
         markdown(summary_table(results)),
