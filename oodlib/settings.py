@@ -67,7 +67,7 @@ class Data(StepSettings):
         (8, 8, 1), description="[height, width, channels] of the images"
     )
     background: Literal["white", "black"] = Field(
-        "white", description="what shows through transparent pixels of pictures"
+        "white", description="what shows behind transparent pixels of image files"
     )
 
 

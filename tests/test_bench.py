@@ -7,9 +7,10 @@ from conftest import REPOSITORY
 from matplotlib.image import imread
 
 from benchmarks import __main__ as bench
-from benchmarks import growth, report
+from benchmarks import growth, quality, report
 from benchmarks.imports import first_imports
 from benchmarks.table import Row, alternate, number
+from oodlib.presets import make_settings
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
@@ -178,3 +179,11 @@ def test_a_notebooks_first_imports_are_found_below_its_magics():
     lines = first_imports(REPOSITORY / "notebooks" / "01_train_ddpm.ipynb").splitlines()
     assert lines[0] == "from oodlib.notebook import parameters, table"
     assert "from oodlib.diffusion.denoiser import Denoiser" in lines and "import numpy as np" in lines
+
+
+def test_samples_of_a_longer_training_have_a_row_of_their_own_beside_validation_images():
+    settings = make_settings(denoiser_batch_size=16, block_out_channels=[8, 16], committee_epochs=2)
+    real, *trained = quality.rows(settings, [1, 3], samples=100)
+    assert [row["steps"] for row in trained] == [1, 3] and all(row["seconds"] > 0 for row in trained)
+    assert real["accuracy"] > max(row["accuracy"] for row in trained)
+    assert real["frechet"] < min(row["frechet"] for row in trained)
