@@ -24,11 +24,11 @@ from oodlib.settings import Experiment
 
 FOLDER = Path(__file__).parent / "weights"
 SHIPPED_BANK_SIZE = 500  # training images for the score knn: all 866 would be a tenth of what ships
+SHIPPED_SCORES = 1000  # images of a set at most whose scores the explorer's histograms show
 
 
 def shipped(preset: str) -> Run:
-    """The models that ship for a preset: a denoiser and, for the digits, its default head's detector without and with
-    outliers.
+    """The models that ship for a preset: a denoiser, and the detectors of one head without and with outliers.
 
     Raises:
         InputError: None ship for this preset, or a file is not the one that its checksum describes.
@@ -61,24 +61,27 @@ def find(settings: Experiment) -> Run:
     return own
 
 
-def build(preset: str, run: Run, folder: Path) -> None:
-    """Write a run's denoiser and two of its detectors to `folder` in 16 bits, with checksums.
+def build(run: Run, folder: Path) -> None:
+    """Write a run's denoiser and two detectors of its head, without outliers and with its own, to `folder` in 16 bits,
+    with checksums. A denoiser that ships already stays as it is.
 
     The scores, which keep at most `SHIPPED_BANK_SIZE` training images, are fitted to the rounded weights.
     """
-    chosen = make_settings(preset=preset)
+    chosen = make_settings(**{**run.experiment(), "run": run.name})
     sources = {
         outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in ("none", condition(chosen))
     }
-    run.require(run.denoiser / "settings.json", "01_train_ddpm")
+    denoiser = run.mark(run.denoiser / MARKS[0], "01_train_ddpm")
     for outliers, source in sources.items():
         run.require(source / "settings.json", "03_train_detector", **parse(outliers))
-    shutil.rmtree(folder, ignore_errors=True)
     ship = Run(str(folder))
 
-    Denoiser.load(run.denoiser).save(ship.denoiser)
-    shutil.copyfile(run.denoiser / "history.csv", ship.denoiser / "history.csv")
-    _finish(run.denoiser, ship.denoiser, "denoiser")
+    is_trained = denoiser.settings["denoiser_steps"] > 0
+    shutil.rmtree(folder if is_trained else ship.detectors, ignore_errors=True)
+    if is_trained:
+        Denoiser.load(run.denoiser).save(ship.denoiser)
+        shutil.copyfile(run.denoiser / "history.csv", ship.denoiser / "history.csv")
+        _finish(run.denoiser, ship.denoiser, "denoiser")
 
     splits = datasets.id_splits(chosen)
     train, val, _ = splits
@@ -90,7 +93,7 @@ def build(preset: str, run: Run, folder: Path) -> None:
         _round(detector)
         detector.fit_scores(train.images, train.labels, val.images, chosen.tpr, SHIPPED_BANK_SIZE)
         detector.save(target)
-        scores = score_table(sets, detector.classify, detector.class_names)
+        scores = score_table(sets, detector.classify, detector.class_names, images_per_set=SHIPPED_SCORES)
         write_csv(target / "scores.csv", scores[["role", detector.own_score]].round(5))
         _finish(source, target, "detector")
 
@@ -127,5 +130,6 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    for preset in sys.argv[1:]:
-        build(preset, Run(preset), FOLDER / preset)
+    for name in sys.argv[1:]:
+        made = Run(name)
+        build(made, FOLDER / made.experiment()["preset"])

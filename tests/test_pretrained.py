@@ -324,7 +324,7 @@ def built(tmp_path_factory):
         detector.save(source / name)
     target.mkdir(parents=True)
     (target / "old.txt").touch()
-    pretrained.build("digits", Run(str(source)), target)
+    pretrained.build(Run(str(source)), target)
     return source, target
 
 
@@ -338,10 +338,22 @@ def test_what_is_built_are_the_files_that_ship(built):
     assert found == FILES
 
 
+def test_a_denoiser_that_ships_already_stays_as_it_is(built, tmp_path):
+    run, ship = (shutil.copytree(part, tmp_path / part.name) for part in built)
+    mark = json.loads((run / "denoiser" / "settings.json").read_text())
+    mark["settings"]["denoiser_steps"] = 0
+    (run / "denoiser" / "settings.json").write_text(json.dumps(mark))
+    before = {path: path.read_bytes() for path in (ship / "denoiser").iterdir()}
+    shutil.rmtree(ship / "detectors")
+    pretrained.build(Run(str(run)), ship)
+    assert before == {path: path.read_bytes() for path in (ship / "denoiser").iterdir()}
+    assert (ship / "SHA256SUMS").read_text() == (built[1] / "SHA256SUMS").read_text()
+
+
 def test_a_second_build_takes_the_place_of_the_first(built, tmp_path):
     shutil.copytree(built[1], tmp_path / "digits")
     (tmp_path / "digits" / "SHA256SUMS").write_text("")
-    pretrained.build("digits", Run(str(built[0])), tmp_path / "digits")
+    pretrained.build(Run(str(built[0])), tmp_path / "digits")
     for name in FILES:
         assert (tmp_path / "digits" / name).read_bytes() == (built[1] / name).read_bytes(), name
 
@@ -393,7 +405,7 @@ def test_a_run_that_lacks_a_model_is_refused_before_anything_is_removed(built, t
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()
     with pytest.raises(InputError, match=f"make it with notebook {notebook}"):
-        pretrained.build("digits", Run(str(run)), tmp_path / "kept")
+        pretrained.build(Run(str(run)), tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["file"]
 
 
