@@ -1,6 +1,7 @@
 """What both training loops share: their progress, the order of the images, and the check of the labels."""
 
 import math
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -8,14 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from oodlib.errors import InputError
 from oodlib.files import fingerprint
 
 
+def has_front_end() -> bool:
+    """Whether this is the kernel of a notebook that is open in JupyterLab, whose server says so; papermill does not."""
+    return "JPY_SESSION_NAME" in os.environ
+
+
 class Progress:
-    """Keeps the loss curve, stops where a loss or a weight is no longer finite, and every few seconds prints a line:
-    step, loss, images a second, time left.
+    """Keeps the loss curve, stops where a loss or a weight is no longer finite, and every few seconds shows step, loss,
+    images a second and time left: as a bar in JupyterLab, else as a line.
 
     Args:
         parameters: The weights that must stay finite.
@@ -35,6 +42,7 @@ class Progress:
         self.keep_every = max(1, steps // 100)
         self.history: list[dict[str, float]] = []
         self.sum, self.count = np.float32(0), 0  # of the losses since the last point of the curve
+        self.bar: tqdm | None = None
         self.step, self.pending = 0, []  # losses and learning rates that were not looked at yet
         self.begin()
 
@@ -58,14 +66,26 @@ class Progress:
             self.history.append({"step": step, "loss": mean})
             self.sum, self.count = np.float32(0), 0
         if show and self.prints:
-            done, spent = step - self.first, time.monotonic() - self.start
-            speed, left = done * self.batch_size / spent, spent * (self.steps - step) / done
-            print(
-                f"{self.what}: step {step} of {self.steps}, loss {mean:.3f}, {speed:.0f} images/s, {left:.0f} s left",
-                flush=True,
-            )
+            self._show(mean)
         if show:
             self.shown = now
+
+    def _show(self, loss: float) -> None:
+        done, spent = self.step - self.first, time.monotonic() - self.start
+        speed, left = done * self.batch_size / spent, spent * (self.steps - self.step) / done
+        if not has_front_end():
+            print(
+                f"{self.what}: step {self.step} of {self.steps}, loss {loss:.3f}, {speed:.0f} images/s, "
+                f"{left:.0f} s left",
+                flush=True,
+            )
+            return
+        if self.bar is None:
+            self.bar = tqdm(desc=self.what, total=self.steps, initial=self.first, unit="step")
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} images/s", refresh=False)
+        self.bar.update(self.step - self.bar.n)
+        if self.step == self.steps:
+            self.bar.close()
 
     @torch.no_grad()
     def check(self) -> None:

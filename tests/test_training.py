@@ -696,6 +696,17 @@ def test_progress_prints_its_last_step(capsys):
     assert capsys.readouterr().out.startswith("work: step 3 of 3, loss 2.000, ")
 
 
+def test_progress_is_a_bar_in_jupyterlab(capsys, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "01_train_ddpm.ipynb")
+    progress = Progress("work", 200, 16, every_s=0)
+    progress.load_state_dict({"step": 100, "history": [], "sum": 0.0, "count": 0})
+    for step in range(101, 201):
+        progress.update(step, torch.tensor(2.0), 0.1)
+    out, err = capsys.readouterr()
+    assert out == "" and progress.bar.n == 200 and progress.bar.disable  # it is closed
+    assert "work:  50%" in err and "work: 100%" in err and "200/200" in err and "loss 2.000, " in err
+
+
 def test_progress_tells_speed_and_time_left_since_it_was_resumed(capsys, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
