@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 
 from oodlib.detection.metrics import auroc
 from oodlib.reports import plots
@@ -45,6 +46,15 @@ def test_an_image_grid_shows_each_image_in_its_place():
     sheet = figure.axes[0].images[0].get_array()
     assert sheet[9:, 18:].min() == 200 and sheet[:8, :8].max() == 0
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("row_title", ["0", "scaled to 3/4 and back", "training images, noise levels, degraded"])
+def test_an_image_grid_leaves_no_band_blank(row_title):
+    black = [np.zeros((12, 8, 8, 1), np.uint8)] * 15
+    figure = rendered(plots.image_grid(black, "title", row_titles=[row_title] * 15))
+    is_blank = (imread(io.BytesIO(figure))[..., :3] > 0.9).all((1, 2))
+    runs = "".join("b" if blank else "-" for blank in is_blank).split("-")
+    assert max(map(len, runs)) < 25  # a quarter of an inch
 
 
 def test_rows_of_an_image_grid_may_be_unequal():

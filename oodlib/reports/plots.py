@@ -46,9 +46,9 @@ def image_grid(
     over = 0.25 + 0.2 * len(title.splitlines())
     if len(column_titles):
         over += 0.12 + 0.13 * max(len(text.splitlines()) for text in column_titles)
-    figure = Figure(
-        figsize=(cell * columns + 0.9 * bool(len(row_titles)), cell * rows + over), layout="constrained"
-    )
+    # As wide as the longest line at its side, or the images would shrink and leave a band blank below the title.
+    beside = max((0.2 + 0.062 * len(line) for text in row_titles for line in text.splitlines()), default=0)
+    figure = Figure(figsize=(cell * columns + beside, cell * rows + over), layout="constrained")
     axes = figure.subplots()
     axes.imshow(sheet.squeeze(-1) if channels == 1 else sheet, cmap="gray", vmin=0, vmax=255)
     axes.set_xticks(np.arange(len(column_titles)) * (width + gap) + (width - 1) / 2, column_titles)
