@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oodlib.files import atomic
+from oodlib.settings import OFF
 
 
 class Checkpoints:
@@ -59,7 +60,8 @@ class Checkpoints:
                 self._say(f"{path} is damaged ({error}) and is not used")
                 continue
             names = self.settings.keys() | about["settings"].keys()
-            other = sorted(n for n in names if self.settings.get(n) != about["settings"].get(n))
+            ours, theirs = ({**OFF, **settings} for settings in (self.settings, about["settings"]))
+            other = sorted(n for n in names if ours.get(n) != theirs.get(n))
             if other:
                 self._say(f"{path} was written with other settings ({', '.join(other)}) and is not used")
                 continue

@@ -50,4 +50,5 @@ def images_at_once(image_shape: tuple[int, int, int], device: torch.device, most
     On the CPU larger batches are slower: memory of over 32 MiB is given back and asked for anew at each layer.
     """
     height, width, _ = image_shape
-    return most if device.type == "cuda" else min(most, max(1, 2**16 // (height * width)))
+    pixels = 2**22 if device.type == "cuda" else 2**16
+    return min(most, max(1, pixels // (height * width)))

@@ -20,6 +20,7 @@ from oodlib.settings import OFF
 
 FILES = {  # of each step, its mark not among them
     "denoiser": ("denoiser.safetensors", "denoiser.json", "history.csv"),
+    "generator": ("generator.csv",),
     "pool": ("pool.npz", "purity.csv"),
     "detector": ("detector.safetensors", "detector.json", "history.csv"),
     "statistics": ("scores.safetensors", "scores.json"),

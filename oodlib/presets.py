@@ -84,7 +84,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
             committee_epochs=8,
             backbone="resnet18",
             epochs=16,
-            warmup_epochs=2.0,
+            warmup=0.125,
             batch_size=512,
             outlier_batch_size=256,
             learning_rate=0.2,
@@ -165,6 +165,10 @@ def make_settings(**parameters: Any) -> Settings:
     if of_head or chosen.head_options:
         chosen = chosen.replaced(head_options=_head_options(chosen.head, {**chosen.head_options, **of_head}))
     _check_together(chosen)
+    if not chosen.denoiser_steps:
+        from oodlib.pretrained import check_shipped_denoiser  # here, because torch takes a second to import
+
+        check_shipped_denoiser(chosen)
     if chosen.noise_levels and "outliers" in values:
         from oodlib.outliers.sources import SOURCES  # here, because torch takes a second to import
 
@@ -216,10 +220,6 @@ def _check_together(s: Settings) -> None:
             f"levels 0 to {len(s.block_out_channels) - 1}"
         )
     halvings = len(s.block_out_channels) - 1
-    if s.warmup_epochs >= s.epochs:
-        raise InputError(
-            f"warmup_epochs = {s.warmup_epochs:g} of epochs = {s.epochs:g}; choose less, for the rate has to fall too"
-        )
     if s.image_shape[0] % 2**halvings:
         raise InputError(
             f"block_out_channels = {list(s.block_out_channels)} halves the image {halvings} times, "

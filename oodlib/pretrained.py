@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,12 +16,13 @@ from oodlib.datasets.roles import Role
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.errors import InputError
-from oodlib.files import write_csv, write_text
+from oodlib.files import read_json, write_csv, write_text
 from oodlib.marks import MARKS, Mark
+from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
 from oodlib.reports.tables import score_table
 from oodlib.runs import Run
-from oodlib.settings import Experiment
+from oodlib.settings import Data, DenoiserModel, Experiment, Settings, Shared
 
 FOLDER = Path(__file__).parent / "weights"
 SHIPPED_BANK_SIZE = 500  # training images for the score knn: all 866 would be a tenth of what ships
@@ -28,7 +30,7 @@ SHIPPED_SCORES = 1000  # images of a set at most whose scores the explorer's his
 
 
 def shipped(preset: str) -> Run:
-    """The models that ship for a preset: a denoiser, and the detectors of one head without and with outliers.
+    """The models that ship for a preset: a denoiser and, where they are there, detectors without and with outliers.
 
     Raises:
         InputError: None ship for this preset, or a file is not the one that its checksum describes.
@@ -46,6 +48,26 @@ def shipped(preset: str) -> Run:
                 f"{name} of the models that ship for preset {preset!r} is missing or damaged; install oodlib again"
             )
     return Run(str(folder))
+
+
+def check_shipped_denoiser(settings: Settings) -> None:
+    """Raise `InputError` unless the denoiser that ships for the preset is one of these images and settings, as
+    `denoiser_steps = 0` asks for."""
+    about = read_json(shipped(settings.preset).denoiser / "denoiser.json")
+    own = {"id_data": make_settings(preset=settings.preset).id_data, "image_shape": about["image_shape"]}
+    own |= {name: about[name] for name in set(DenoiserModel.model_fields) - set(Shared.model_fields)}
+    values = settings.values()
+    for name in sorted(own):
+        if values[name] != own[name]:
+            raise InputError(
+                f"denoiser_steps = 0 takes the denoiser that ships for preset {settings.preset}, which has {name} = "
+                f"{own[name]!r}, and here {name} = {values[name]!r}; choose that, or denoiser_steps above 0"
+            )
+    if "early_denoiser" in SOURCES[settings.outliers].takes:
+        raise InputError(
+            f"outliers = {settings.outliers!r} are drawn by a denoiser that stopped early, and denoiser_steps = 0 "
+            "takes one that ships; choose another source, or denoiser_steps above 0"
+        )
 
 
 def find(settings: Experiment) -> Run:
@@ -74,19 +96,20 @@ def build(run: Run, folder: Path) -> None:
     denoiser = run.mark(run.denoiser / MARKS[0], "01_train_ddpm")
     for outliers, source in sources.items():
         run.require(source / "settings.json", "03_train_detector", **parse(outliers))
+    splits = datasets.id_splits(chosen)
+    train, val, _ = splits
+    # The explorer draws these as histograms.
+    sets = [s for s in datasets.evaluation_sets(chosen, splits) if s.role == Role.ID or s.role.is_ood]
     ship = Run(str(folder))
-
     is_trained = denoiser.settings["denoiser_steps"] > 0
+    if not is_trained and not _same(run.denoiser, ship.denoiser):
+        raise InputError(f"the denoiser of {run} is not the one that ships; delete the run and make it again")
+
     shutil.rmtree(folder if is_trained else ship.detectors, ignore_errors=True)
     if is_trained:
         Denoiser.load(run.denoiser).save(ship.denoiser)
         shutil.copyfile(run.denoiser / "history.csv", ship.denoiser / "history.csv")
         _finish(run.denoiser, ship.denoiser, "denoiser")
-
-    splits = datasets.id_splits(chosen)
-    train, val, _ = splits
-    # The explorer draws these as histograms.
-    sets = [s for s in datasets.evaluation_sets(chosen, splits) if s.role == Role.ID or s.role.is_ood]
     for outliers, source in sources.items():
         target = ship.detector(chosen.head, outliers, chosen.seed)
         detector = Detector.load(source)
@@ -98,6 +121,10 @@ def build(run: Run, folder: Path) -> None:
         _finish(source, target, "detector")
 
     _write_checksums(folder)
+
+
+def _same(*folders: Path) -> bool:
+    return len({_sha256(folder / "denoiser.safetensors") for folder in folders}) == 1
 
 
 def _write_checksums(folder: Path) -> None:
@@ -129,7 +156,18 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def main(names: Sequence[str]) -> None:
+    """Ship models of these runs, each in place of those of its preset."""
+    for name in names:
+        run = Run(name)
+        about = read_json(run.require(run.about, "01_train_ddpm"))
+        usual = make_settings(preset=about["preset"]).values(Data)
+        if about["profile"] == "smoke" or any(about[part] != value for part, value in usual.items()):
+            raise InputError(
+                f"{run} is not of the images of preset {about['preset']}, or a smoke run; name another"
+            )
+        build(run, FOLDER / about["preset"])
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        made = Run(name)
-        build(made, FOLDER / made.experiment()["preset"])
+    main(sys.argv[1:])

@@ -47,7 +47,7 @@ class Run:
         self.denoiser = self.folder / "denoiser"
         self.committee = self.folder / "committee"
         self.outliers = self.folder / "outliers"
-        self.generator = self.outliers / "generator.csv"
+        self.generator = self.folder / "generator"
         self.detectors = self.folder / "detectors"
         self.results = self.folder / "results.csv"
         self.summary = self.folder / "summary.md"

@@ -166,8 +166,8 @@ class DetectorTraining(Shared, OutlierSource):
     epochs: Epochs = Field(20, description="passes over the training images")
     batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(128, description="ID images a step")
     learning_rate: Rate = Field(0.05, description="highest learning rate of SGD")
-    warmup_epochs: Annotated[float, Field(strict=True, ge=0)] = Field(
-        0.0, description="passes over which the learning rate rises to its highest"
+    warmup: Dropout = Field(
+        0.0, description="share of the steps in which the learning rate rises to its highest"
     )
     weight_decay: Share = Field(5e-4, description="of SGD")
     outlier_weight: Annotated[float, Field(strict=True, ge=0, le=100)] = Field(

@@ -42,7 +42,7 @@ class Progress:
         self.keep_every = max(1, steps // 100)
         self.history: list[dict[str, float]] = []
         self.sum, self.count = np.float32(0), 0  # of the losses since the last point of the curve
-        self.bar: tqdm | None = None
+        self.has_bar, self.bar = prints and has_front_end(), None
         self.step, self.pending = 0, []  # losses and learning rates that were not looked at yet
         self.begin()
 
@@ -53,6 +53,8 @@ class Progress:
 
     def update(self, step: int, loss: Tensor, learning_rate: float) -> None:
         """Take the loss of a step, counted from 1, and the learning rate that it had."""
+        if self.has_bar and self.bar is None:
+            self.bar = tqdm(desc=self.what, total=self.steps, initial=self.first, unit="step", mininterval=0)
         self.step = step
         self.pending.append((loss.detach(), learning_rate))
         now = time.monotonic()
@@ -73,15 +75,13 @@ class Progress:
     def _show(self, loss: float) -> None:
         done, spent = self.step - self.first, time.monotonic() - self.start
         speed, left = done * self.batch_size / spent, spent * (self.steps - self.step) / done
-        if not has_front_end():
+        if self.bar is None:
             print(
                 f"{self.what}: step {self.step} of {self.steps}, loss {loss:.3f}, {speed:.0f} images/s, "
                 f"{left:.0f} s left",
                 flush=True,
             )
             return
-        if self.bar is None:
-            self.bar = tqdm(desc=self.what, total=self.steps, initial=self.first, unit="step")
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} images/s", refresh=False)
         self.bar.update(self.step - self.bar.n)
         if self.step == self.steps:

@@ -30,6 +30,7 @@ def pytest_configure(config):
     config.own_runs = tempfile.TemporaryDirectory(prefix="oodlib-runs-")
     os.environ["OODLIB_RUNS"] = config.own_runs.name
     os.environ["OODLIB_DATA"] = os.path.join(config.own_runs.name, "data")
+    os.environ.pop("JPY_SESSION_NAME", None)  # of a notebook from which pytest may have been called
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if hasattr(config, "workerinput"):  # threads of several processes wait for each other
         os.environ["OMP_NUM_THREADS"] = "1"

@@ -48,7 +48,9 @@ def test_an_image_grid_shows_each_image_in_its_place():
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("row_title", ["0", "scaled to 3/4 and back", "training images, noise levels, degraded"])
+@pytest.mark.parametrize(
+    "row_title", ["0", "scaled to 3/4 and back", "training images, noise levels, degraded"]
+)
 def test_an_image_grid_leaves_no_band_blank(row_title):
     black = [np.zeros((12, 8, 8, 1), np.uint8)] * 15
     figure = rendered(plots.image_grid(black, "title", row_titles=[row_title] * 15))

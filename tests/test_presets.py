@@ -109,7 +109,6 @@ def test_image_shapes_may_repeat_a_number():
         ({"head": "softmax", "scale": 16}, "softmax has no scale; arcface, cosface, sphereface have"),
         ({"head": "sphereface", "margin": 0.5}, "expected 1 or more"),
         ({"block_out_channels": [8, 8, 8, 8, 8]}, "give fewer levels"),
-        ({"warmup_epochs": 20.0}, r"^warmup_epochs = 20 of epochs = 20; choose less"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(given, message):

@@ -20,7 +20,7 @@ from oodlib.errors import InputError
 from oodlib.files import read_csv, read_json
 from oodlib.images import ImageSet
 from oodlib.marks import MARKS
-from oodlib.outliers import sources
+from oodlib.outliers import purity, sources
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
 from oodlib.reports.names import label
@@ -163,7 +163,24 @@ def test_a_denoiser_of_no_steps_is_the_one_that_ships(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("values", "train", "message"),
     [
-        ({"block_out_channels": [8, 16]}, DIGITS["train"], r"whose block_out_channels is \(32, 64\)"),
+        ({"block_out_channels": [8, 16]}, DIGITS["train"], r"has block_out_channels = \[32, 64\], and here"),
+        ({"image_shape": [16, 16, 1]}, DIGITS["train"], r"has image_shape = \[8, 8, 1\], and here"),
+        (
+            {"id_data": "mine/"},
+            DIGITS["train"],
+            "has id_data = 'digits', and here id_data = 'mine/'; choose that",
+        ),
+        (
+            {"outliers": "early_stopped"},
+            DIGITS["train"],
+            "^outliers = 'early_stopped' are drawn by a denoiser that",
+        ),
+        (
+            {"seed": 3},
+            DIGITS["train"],
+            "which was trained with seed = 0; choose that, or denoiser_steps above 0",
+        ),
+        ({"flip": True}, DIGITS["train"], "which was trained with flip = False; choose that"),
         ({}, TRAIN, r"the denoiser draws \['0', .*, the images show \['0', '1', '2'\]"),
     ],
 )
@@ -179,6 +196,32 @@ def test_a_shipped_denoiser_stopped_at_no_known_step(tmp_path, made):
     steps.denoiser(run, shipped(), DIGITS["train"])
     with pytest.raises(InputError, match="train it with notebook 1, with denoiser_steps above 0"):
         steps.pool(run, small(outliers="early_stopped"), DIGITS["train"], made[2], run)
+
+
+def judged(made, **values):
+    run, _, committee = made
+    return steps.generator(run, small(**values), committee, VAL, run)
+
+
+def test_a_generator_is_judged_once_and_again_by_another_sampler(made, capsys):
+    table = judged(made)
+    assert table["count"].tolist() == [2 * 3, len(VAL.images)]
+    capsys.readouterr()
+    judged(made)
+    assert "generator.csv was made with these settings and is kept" in capsys.readouterr().out
+    judged(made, num_inference_steps=2)
+    assert "is kept" not in capsys.readouterr().out
+
+
+def test_what_is_said_of_a_generator_is_of_the_denoiser_that_the_run_has_now(made, tmp_path):
+    run, _, committee = made
+    text = purity.generator_text(judged(made))
+    assert steps.generator_text(run) == text != ""
+    other = Run(str(tmp_path / "run"))
+    assert steps.generator_text(other) == ""
+    steps.denoiser(other, small(seed=1), TRAIN)
+    steps.generator(other, small(), committee, VAL, run)
+    assert steps.generator_text(other) == ""  # it was judged another
 
 
 def test_a_source_that_needs_no_generator_needs_no_denoiser(made, tmp_path):

@@ -1,5 +1,6 @@
 import copy
 import itertools
+import re
 import time
 
 import numpy as np
@@ -178,7 +179,7 @@ def learning_rates(monkeypatch, **options):
 
 
 def test_the_learning_rate_rises_over_the_warmup_and_then_falls_as_a_cosine(monkeypatch):
-    rates = learning_rates(monkeypatch, epochs=2, warmup_epochs=0.5)
+    rates = learning_rates(monkeypatch, epochs=2, warmup=0.25)
     np.testing.assert_allclose(rates[:6], 0.02 * np.arange(1, 7) / 6)
     np.testing.assert_allclose(rates[6:], 0.01 * (1 + np.cos(np.pi * np.arange(18) / 18)), atol=1e-6)
 
@@ -705,6 +706,16 @@ def test_progress_is_a_bar_in_jupyterlab(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == "" and progress.bar.n == 200 and progress.bar.disable  # it is closed
     assert "work:  50%" in err and "work: 100%" in err and "200/200" in err and "loss 2.000, " in err
+
+
+def test_the_bar_tells_the_speed_since_training_began(capsys, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "01_train_ddpm.ipynb")
+    progress = Progress("work", 1000, 16, every_s=0.2)
+    for step in range(1, 41):
+        time.sleep(0.01)
+        progress.update(step, torch.tensor(2.0), 0.1)
+    speeds = [float(speed) for speed in re.findall(r"([\d.]+)step/s", capsys.readouterr().err)]
+    assert speeds and max(speeds) < 120  # a step takes 10 ms at least
 
 
 def test_progress_tells_speed_and_time_left_since_it_was_resumed(capsys, monkeypatch):

@@ -46,8 +46,8 @@ def fit_detector(
     checkpoints: Path | None = None,
     checkpoint_every_s: float = 60.0,
 ) -> pd.DataFrame:
-    """Train a detector by Nesterov SGD, with outlier exposure where outliers are given. The learning rate rises over
-    `warmup_epochs` and then falls as a cosine.
+    """Train a detector by Nesterov SGD, with outlier exposure where outliers are given. The learning rate rises in
+    the `warmup` and then falls as a cosine.
 
     The loss is `head loss(ID) + outlier_weight * uniform_cross_entropy(outliers)`. ID images and outliers go
     through the network in one batch, so that batch normalisation sees both (arXiv 1812.04606).
@@ -126,8 +126,8 @@ def fit_detector(
     )
     steps = max(1, round(settings.epochs * len(id_images) / batch_size))
     id_batch_size = (1 + double_batch) * batch_size
-    warmup = round(settings.warmup_epochs * len(id_images) / batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - warmup), eta_min=1e-6)
+    warmup = min(round(settings.warmup * steps), steps - 1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warmup, eta_min=1e-6)
     if warmup:
         rising = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup - 1)
         schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rising, schedule], [warmup])

@@ -79,13 +79,13 @@ class Denoiser(nn.Module):
 
     @property
     def layout(self) -> torch.memory_format:
-        """The memory layout that is fastest on this device; compiled for CUDA, channels last takes twice as long."""
+        """Channels last for bfloat16 on the CPU; compiled for CUDA, that would take twice as long."""
         is_last = self.settings.precision == "bf16" and self.device.type == "cpu"
         return torch.channels_last if is_last else torch.contiguous_format
 
-    def to(self, *args: Any, **options: Any) -> Self:
-        """As for any module; the layout follows the device."""
-        super().to(*args, **options)
+    def _apply(self, *args: Any, **options: Any) -> Self:
+        """What `to`, `cuda` and the like call; the layout follows the device."""
+        super()._apply(*args, **options)
         self.unet.to(memory_format=self.layout)
         return self
 

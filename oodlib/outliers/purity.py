@@ -81,7 +81,7 @@ def generator_table(
 
 
 def generator_text(table: pd.DataFrame) -> str:
-    """What a `generator_table` says, and whether the generator is under-trained."""
+    """What a `generator_table` says: whether the generator is under-trained, or the committee too weak to tell."""
     samples, val = table.itertuples()
     text = (
         f"The committee assigns {samples.accuracy:.1%} of {samples.count} samples of one class to their class, and "
@@ -89,6 +89,11 @@ def generator_text(table: pd.DataFrame) -> str:
     )
     if samples.accuracy >= RECOGNISED:
         return text
+    if val.accuracy < RECOGNISED:
+        return (
+            f"**Generator not judged.** {text} A committee that is right on fewer than {RECOGNISED:.0%} of real images "
+            "cannot say whether the generator draws its classes."
+        )
     return (
         f"**Under-trained generator.** {text} Below {RECOGNISED:.0%} of the samples, nothing that is found with this "
         "generator's outliers says anything about mixing labels."

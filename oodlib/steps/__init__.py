@@ -4,7 +4,7 @@ A step names the classes of settings that it depends on and fingerprints all its
 its statistics and scoring image sets are three steps, so that another score, OOD set or `tpr` trains nothing.
 """
 
-from oodlib.steps.pools import outliers, pool
+from oodlib.steps.pools import generator, generator_text, outliers, pool
 from oodlib.steps.scoring import auroc_on, detector, score_by_denoiser, score_detector
 from oodlib.steps.training import check_classes, committee, denoiser
 
@@ -14,6 +14,8 @@ __all__ = [
     "committee",
     "denoiser",
     "detector",
+    "generator",
+    "generator_text",
     "outliers",
     "pool",
     "score_by_denoiser",

@@ -13,6 +13,7 @@ from oodlib.errors import InputError
 from oodlib.files import fingerprint, read_csv, write_csv
 from oodlib.images import ImageSet
 from oodlib.marks import FILES, MARKS, Step
+from oodlib.outliers import purity
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.filters import fill
 from oodlib.outliers.pool import OutlierPool
@@ -22,6 +23,7 @@ from oodlib.settings import DenoiserTraining, Pool, Sampling, Settings, as_made
 from oodlib.steps.training import check_classes, contents_of
 from oodlib.training import fingerprint_weights
 
+SAMPLES_PER_CLASS = 50  # at most, for a committee to judge a generator by
 EARLY_STOP_FRACTION = 0.1  # of the denoiser's training steps, for the source `early_stopped`
 
 
@@ -43,11 +45,6 @@ def pool(
     if source.takes & {"denoiser", "early_denoiser"}:
         denoiser = Denoiser.load(models.denoiser, default_device())
         check_classes(denoiser, train)
-    if "early_denoiser" in source.takes and not _training(models).denoiser_steps:
-        raise InputError(
-            f"outliers {settings.outliers!r} are drawn by a denoiser that stopped early, and the run's denoiser is one "
-            "that ships; train it with notebook 1, with denoiser_steps above 0"
-        )
     if "real_images" in source.takes:
         look = dict(image_shape=settings.image_shape, background=settings.background)
         real_images = datasets.load(settings.real_outliers, "all", with_labels=False, **look).images
@@ -80,18 +77,54 @@ def pool(
     return OutlierPool.load(step.folder / "pool.npz"), read_csv(step.folder / "purity.csv")
 
 
+def generator(run: Run, settings: Settings, committee: Committee, val: ImageSet, models: Run) -> pd.DataFrame:
+    """How well the denoiser of `models` draws its classes (see `purity.generator_table`), judged once."""
+    run.claim(settings)
+    sampling = settings.values(Sampling) | {"seed": settings.seed}
+    count = min(SAMPLES_PER_CLASS, settings.images_per_pair)
+    made_with = (
+        sampling | contents_of(val) | {"images_per_class": count, "committee": committee.fingerprint()}
+    )
+    step = Step(run.generator, FILES["generator"], made_with | {"denoiser": _weights(models)})
+    with step.todo() as is_missing:
+        if is_missing:
+            chosen = {name: value for name, value in sampling.items() if value is not None}
+            denoiser = Denoiser.load(models.denoiser, default_device())
+            table = purity.generator_table(denoiser, committee, val, count, **chosen)
+            write_csv(step.folder / "generator.csv", table)
+            step.finish()
+    return read_csv(step.folder / "generator.csv")
+
+
+def generator_text(run: Run) -> str:
+    """What is to be said of the run's denoiser; empty where nobody has judged it, or another that it had before."""
+    marks = (run.generator / MARKS[0], run.denoiser / MARKS[0])
+    if not all(mark.exists() for mark in marks):
+        return ""
+    if run.mark(marks[0], "02_label_mixup").settings["denoiser"] != _weights(run):
+        return ""
+    return purity.generator_text(read_csv(run.generator / "generator.csv"))
+
+
+def _weights(models: Run) -> str:
+    """What the weights of a run's denoiser are known by."""
+    return models.mark(models.denoiser / MARKS[0], "01_train_ddpm").files["denoiser.safetensors"].blake2b
+
+
 def early_denoiser(denoiser: Denoiser, models: Run, train: ImageSet) -> Denoiser:
     """A denoiser like this one, trained for a tenth of its steps."""
-    training = _training(models)
+    made_with = models.mark(models.denoiser / MARKS[0], "01_train_ddpm").settings
+    training = as_made(DenoiserTraining, made_with)
+    if not training.denoiser_steps:
+        raise InputError(
+            "a denoiser that stopped early is one that was trained, and the run's is one that ships; train it with "
+            "notebook 1, with denoiser_steps above 0"
+        )
     steps = max(1, round(EARLY_STOP_FRACTION * training.denoiser_steps))
     training = training.replaced(denoiser_steps=steps, compile=False)
     early = Denoiser(denoiser.class_names, denoiser.image_shape, denoiser.settings)
     fit_denoiser(early, train.images, train.labels, training, device=default_device())
     return early
-
-
-def _training(models: Run) -> DenoiserTraining:
-    return as_made(DenoiserTraining, models.mark(models.denoiser / MARKS[0], "01_train_ddpm").settings)
 
 
 def outliers(run: Run, settings: Settings, train: ImageSet) -> OutlierPool | None:

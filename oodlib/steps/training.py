@@ -10,15 +10,15 @@ from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.train import fit_denoiser
 from oodlib.errors import InputError
-from oodlib.files import fingerprint, write_csv
+from oodlib.files import atomic, fingerprint, write_csv
 from oodlib.images import ImageSet, mean_and_std
 from oodlib.marks import FILES, MARKS, Step
 from oodlib.outliers.committee import Committee
 from oodlib.outliers.pool import OutlierPool
 from oodlib.outliers.sources import SOURCES
-from oodlib.pretrained import shipped
+from oodlib.pretrained import check_shipped_denoiser, shipped
 from oodlib.runs import Run
-from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings, Shared
+from oodlib.settings import DenoiserModel, DenoiserTraining, DetectorModel, DetectorTraining, Settings
 
 
 def contents_of(*sets: ImageSet) -> dict[str, Any]:
@@ -40,7 +40,8 @@ def denoiser(run: Run, settings: Settings, train: ImageSet) -> Denoiser:
     with step.todo() as is_missing:
         if is_missing and source is not None:
             for name in FILES["denoiser"]:
-                shutil.copyfile(source / name, step.folder / name)
+                with atomic(step.folder / name) as part:
+                    shutil.copyfile(source / name, part)
             step.finish()
             print(f"the denoiser is the one that ships for preset {settings.preset}; none was trained")
         elif is_missing:
@@ -60,16 +61,15 @@ def denoiser(run: Run, settings: Settings, train: ImageSet) -> Denoiser:
 
 
 def _shipped_denoiser(settings: Settings, train: ImageSet) -> Path:
+    check_shipped_denoiser(settings)
     folder = shipped(settings.preset).denoiser
     model = Denoiser.load(folder)
     check_classes(model, train)
-    names = set(DenoiserModel.model_fields) - set(Shared.model_fields)
-    own = {"image_shape": model.image_shape, **model.settings.model_dump(include=names)}
-    for name, value in own.items():
-        if getattr(settings, name) != value:
+    for name in ("seed", "flip"):
+        if getattr(settings, name) != getattr(model.settings, name):
             raise InputError(
-                f"denoiser_steps = 0 takes the denoiser that ships for preset {settings.preset}, whose {name} is "
-                f"{value}, and {name} = {getattr(settings, name)}; choose that, or denoiser_steps above 0"
+                f"denoiser_steps = 0 takes the denoiser that ships for preset {settings.preset}, which was trained "
+                f"with {name} = {getattr(model.settings, name)}; choose that, or denoiser_steps above 0"
             )
     return folder
 
