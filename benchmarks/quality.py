@@ -2,7 +2,7 @@
 
 Each number of steps is a training of its own, with its own schedule. Of the samples of one class an independent
 classifier says how many show their class, and in its features the Frechet distance to the test images is taken, which
-is not the FID. The first row is of as many validation images.
+is not the FID. The first row is of as many validation images. Seconds hold compilation where the preset compiles.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from benchmarks.models import quiet
-from benchmarks.sampling import frechet
+from benchmarks.sampling import CLASSIFIER_SEED, quality
 from oodlib import datasets, steps
 from oodlib.device import default_device
 from oodlib.diffusion.denoiser import Denoiser
@@ -25,8 +25,6 @@ from oodlib.reports.tables import markdown
 from oodlib.runs import Run
 from oodlib.settings import Sampling, Settings
 
-CLASSIFIER_SEED = 1234  # which no committee and no detector has
-
 
 def rows(settings: Settings, step_counts: list[int], samples: int) -> Iterator[dict[str, float]]:
     """A row for validation images, and one for each training."""
@@ -35,14 +33,9 @@ def rows(settings: Settings, step_counts: list[int], samples: int) -> Iterator[d
     with quiet():
         (classifier,) = steps.committee(Run(f"{settings.run}-quality"), judge, train, val).members
     samples = min(samples, len(val.images))  # the distance depends on their number
-    real = classifier.all_features(test.images).double().cpu().numpy()
-
-    def quality(images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        features = classifier.all_features(images).double().cpu().numpy()
-        right = classifier.classify(images)[0].argmax(1) == labels
-        return {"accuracy": right.mean(), "frechet": frechet(features, real)}
-
-    yield {"steps": 0, "seconds": 0, **quality(val.images[:samples], val.labels[:samples])}
+    spaced = np.arange(samples) * len(val.images) // samples
+    accuracy, distance = quality(classifier, val.images[spaced], val.labels[spaced], test.images)
+    yield dict(steps=0, seconds=0, accuracy=accuracy, frechet=distance)
     classes = len(train.class_names)
     labels = np.arange(samples) % classes
     for count in step_counts:
@@ -53,7 +46,8 @@ def rows(settings: Settings, step_counts: list[int], samples: int) -> Iterator[d
             fit_denoiser(denoiser, train.images, train.labels, training, device=default_device())
         seconds = time.perf_counter() - start
         images = sample(denoiser, torch.eye(classes)[labels], **settings.chosen(Sampling))
-        yield {"steps": count, "seconds": seconds, **quality(images, labels)}
+        accuracy, distance = quality(classifier, images, labels, test.images)
+        yield dict(steps=count, seconds=seconds, accuracy=accuracy, frechet=distance)
 
 
 def main() -> None:

@@ -16,10 +16,13 @@ import torch
 from benchmarks.models import digits_classifier, quiet
 from benchmarks.table import Row, faster, number
 from oodlib import datasets, presets, pretrained, steps
+from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
 from oodlib.images import ImageSet, signed_to_uint8
 from oodlib.runs import Run
+
+CLASSIFIER_SEED = 1234  # which neither the denoisers nor the detectors have
 
 
 def trained_denoiser(seed: int, train: ImageSet, toy: bool) -> Denoiser:
@@ -51,13 +54,20 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return apart + np.trace(covariance_a) + np.trace(covariance_b) - 2 * root_trace
 
 
+def quality(
+    classifier: Detector, images: np.ndarray, labels: np.ndarray, real: np.ndarray
+) -> tuple[float, float]:
+    """The share of images that a classifier takes for the class that they were drawn for, and in its features their
+    Frechet distance to real images."""
+    of_images, of_real = (classifier.all_features(some).double().cpu().numpy() for some in (images, real))
+    return (classifier.classify(images)[0].argmax(1) == labels).mean(), frechet(of_images, of_real)
+
+
 def rows(toy: bool) -> list[Row]:
     s = presets.make_settings()
     count, ddpm_steps = (16, 20) if toy else (200, 1000)
     train = datasets.load("digits", "train")
-    # Of a seed that neither the denoisers nor the detectors have.
-    classifier = digits_classifier(train, seed=1234, toy=toy)
-    real = classifier.all_features(train.images).double().numpy()
+    classifier = digits_classifier(train, seed=CLASSIFIER_SEED, toy=toy)
     classes = len(train.class_names)
     labels = np.arange(count) % classes
     weights = torch.eye(classes)[labels]
@@ -76,8 +86,9 @@ def rows(toy: bool) -> list[Row]:
             start = time.perf_counter()
             images = draw()
             seconds[-1].append(time.perf_counter() - start)
-            accuracy[-1].append((classifier.classify(images)[0].argmax(1) == labels).mean())
-            distance[-1].append(frechet(classifier.all_features(images).double().numpy(), real))
+            right, far = quality(classifier, images, labels, train.images)
+            accuracy[-1].append(right)
+            distance[-1].append(far)
     ours, theirs, ddim = np.median(seconds, axis=0)
     few_right, many_right, ddim_right = np.mean(accuracy, axis=0)
     few_far, many_far, ddim_far = np.mean(distance, axis=0)

@@ -343,11 +343,41 @@ def test_a_denoiser_that_ships_already_stays_as_it_is(built, tmp_path):
     mark = json.loads((run / "denoiser" / "settings.json").read_text())
     mark["settings"]["denoiser_steps"] = 0
     (run / "denoiser" / "settings.json").write_text(json.dumps(mark))
+    shutil.copy(ship / "denoiser" / "denoiser.safetensors", run / "denoiser")
     before = {path: path.read_bytes() for path in (ship / "denoiser").iterdir()}
     shutil.rmtree(ship / "detectors")
     pretrained.build(Run(str(run)), ship)
     assert before == {path: path.read_bytes() for path in (ship / "denoiser").iterdir()}
     assert (ship / "SHA256SUMS").read_text() == (built[1] / "SHA256SUMS").read_text()
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        (None, "run.json is not there; make it with notebook 01_train_ddpm"),
+        ({"id_data": "mine/"}, "is not of the images of preset digits, or a smoke run; name another"),
+        ({"image_shape": [16, 16, 1]}, "is not of the images of preset digits"),
+        ({"profile": "smoke"}, "is not of the images of preset digits, or a smoke run"),
+    ],
+)
+def test_models_of_another_run_do_not_take_the_place_of_a_preset_s(tmp_path, monkeypatch, about, message):
+    monkeypatch.setattr(pretrained, "build", lambda *arguments: pytest.fail("built"))
+    run = Run(str(tmp_path / "run"))
+    if about is not None:
+        own = presets.make_settings().replaced(run=run.name)
+        run.claim(own.replaced(**{n: tuple(v) if isinstance(v, list) else v for n, v in about.items()}))
+    with pytest.raises(InputError, match=message):
+        pretrained.main([run.name])
+
+
+def test_a_denoiser_that_does_not_ship_yet_is_refused_for_detectors_alone(built, tmp_path):
+    run, ship = (shutil.copytree(part, tmp_path / part.name) for part in built)
+    mark = json.loads((run / "denoiser" / "settings.json").read_text())
+    mark["settings"]["denoiser_steps"] = 0
+    (run / "denoiser" / "settings.json").write_text(json.dumps(mark))
+    with pytest.raises(InputError, match="is not the one that ships; delete the run and make it again"):
+        pretrained.build(Run(str(run)), ship)
+    assert sorted(path.name for path in ship.rglob("*")) == sorted(path.name for path in built[1].rglob("*"))
 
 
 def test_a_second_build_takes_the_place_of_the_first(built, tmp_path):
