@@ -201,6 +201,7 @@ OTHER = {
         "batch_size": 8,
         "outlier_batch_size": 4,
         "outlier_weight": 0.1,
+        "warmup": 0.5,
         "learning_rate": 0.01,
         "weight_decay": 0.0,
         "degrade": 1.0,
@@ -360,6 +361,15 @@ def test_state_comes_back_as_it_was(tmp_path):
     assert back["layout"].stride() == layout.stride()
     assert (back["empty"].shape, back["empty"].dtype) == ((0, 7), torch.uint8)
     assert torch.equal(back["dotted.name"]["0"], state["dotted.name"]["0"])
+
+
+@pytest.mark.parametrize(("warmup", "step"), [(0.0, 3), (0.1, 0)])
+def test_a_setting_that_a_checkpoint_does_not_know_was_off(warmup, step, tmp_path, capsys):
+    random = torch.Generator()
+    Checkpoints(tmp_path, {"epochs": 2}, {"random": random}).save(3)
+    settings = {"epochs": 2, "warmup": warmup}
+    assert Checkpoints(tmp_path, settings, {"random": random}).resume() == step
+    assert ("other settings (warmup)" in capsys.readouterr().out) is (step == 0)
 
 
 def test_generator_goes_on_where_it_was(tmp_path):

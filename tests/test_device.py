@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oodlib import device
+from oodlib.device import images_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,18 @@ def test_a_bf16_network_computes_in_fp32_where_bf16_would_be_emulated(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
     with device.autocast(precision, CPU):
         assert torch.is_autocast_enabled("cpu") == enabled
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "count"),
+    [
+        ("cpu", 8, 512),
+        ("cpu", 32, 64),
+        ("cpu", 512, 1),
+        ("cuda", 32, 512),
+        ("cuda", 128, 256),
+        ("cuda", 224, 83),
+    ],
+)
+def test_the_larger_the_images_the_fewer_go_through_a_network_at_once(device, size, count):
+    assert images_at_once((size, size, 3), torch.device(device)) == count

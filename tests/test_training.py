@@ -193,6 +193,7 @@ TWINS = dict(outliers=OUTLIERS, twins=TRAIN.images[200:240], twin_labels=TRAIN.l
 EXPOSURES = {
     "twins": TWINS,
     "double batch": dict(double_batch=True),
+    "a warm-up": dict(warmup=0.7),
     "degraded": dict(degrade=1.0),
     "degraded with outliers": dict(outliers=OUTLIERS, degrade=0.5, flip=True),
     "degraded with twins": dict(**TWINS, degrade=1.0),
