@@ -12,6 +12,12 @@ from oodlib.settings import Settings
 # The best mixture on validation images of digits, see notebook 6. On CIFAR-10 it has not been tried.
 CHOSEN = dict(outliers="distant_mixup", noise_levels=NOISE_LEVELS, degrade=STRENGTH)
 
+OF_ANY_SHAPE = (
+    "photo_patches",
+    "gaussian",
+    "uniform",
+)  # OOD sets for images of another shape than the preset's
+
 PRESETS: dict[str, dict[str, Any]] = {
     # Handwritten digits, 8 x 8 grey: everything in minutes on two CPU cores.
     "digits": CHOSEN,
@@ -160,6 +166,9 @@ def make_settings(**parameters: Any) -> Settings:
             **values,
         }
     )
+    usual = PRESETS[preset].get("image_shape", Settings.model_fields["image_shape"].default)
+    if chosen.image_shape != usual and "ood_sets" not in values:
+        chosen = chosen.replaced(ood_sets=OF_ANY_SHAPE)
     if chosen.precision is None:
         chosen = chosen.replaced(precision=_native_precision())
     if of_head or chosen.head_options:

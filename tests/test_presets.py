@@ -7,6 +7,7 @@ import pytest
 
 from oodlib import device, presets
 from oodlib import settings as module
+from oodlib.datasets import load_ood
 from oodlib.errors import InputError
 from oodlib.outliers.sources import SOURCES
 from oodlib.settings import Settings, StepSettings
@@ -97,6 +98,15 @@ def test_an_unknown_name_is_refused_with_a_suggestion():
 
 def test_a_list_given_as_text_on_the_command_line_is_read():
     assert presets.make_settings(seeds="[0, 5]", heads="['softmax']").seeds == (0, 5)
+
+
+def test_images_of_another_shape_are_tested_on_sets_that_come_in_any():
+    other = dict(id_data="birds/", image_shape=[16, 16, 3])
+    assert presets.make_settings(**other).ood_sets == presets.OF_ANY_SHAPE
+    assert presets.make_settings(**other, ood_sets=["gaussian"]).ood_sets == ("gaussian",)
+    assert presets.make_settings(id_data="digits.npz").ood_sets == presets.make_settings().ood_sets
+    sets = load_ood(presets.OF_ANY_SHAPE, (16, 16, 3))
+    assert {of_set.images.shape[1:] for of_set in sets} == {(16, 16, 3)}
 
 
 def test_image_shapes_may_repeat_a_number():
