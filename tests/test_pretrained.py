@@ -19,6 +19,7 @@ from oodlib.detection.metrics import auroc, threshold_at_tpr
 from oodlib.diffusion.denoiser import Denoiser
 from oodlib.diffusion.sample import sample
 from oodlib.errors import InputError
+from oodlib.explorer.renderer import find_detectors
 from oodlib.marks import MARKS, Mark
 from oodlib.reports.tables import score_table
 from oodlib.runs import Run
@@ -450,15 +451,27 @@ def test_the_marks_know_the_files_by_size_and_hash(folder):
             Mark.read(mark, "").check(mark.parent, "")
 
 
-# What ships for CIFAR-10: a denoiser.
+# What ships for CIFAR-10: a denoiser, and two small detectors.
 
 CIFAR10 = pretrained.FOLDER / "cifar10"
 
 
 def test_a_denoiser_of_at_most_14_mb_ships_for_cifar10():
-    (tensors,) = CIFAR10.rglob("*.safetensors")
+    (tensors,) = (CIFAR10 / "denoiser").glob("*.safetensors")
     assert tensors.stat().st_size < 14e6
     assert {tensor.dtype for tensor in load_file(tensors).values()} == {torch.bfloat16}
+
+
+def test_two_detectors_of_less_than_6_mb_ship_for_cifar10_and_judge_what_the_denoiser_draws():
+    run, s = pretrained.shipped("cifar10"), presets.make_settings(preset="cifar10", profile="cpu")
+    (detectors,) = find_detectors(run, condition(s)).values()
+    assert detectors.keys() == {"none", condition(s)}
+    images = sample(Denoiser.load(run.denoiser), torch.eye(10)[:4], num_inference_steps=2)
+    for folder in detectors.values():
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+        assert Mark.read(folder / MARKS[0], "").settings["backbone"] == s.backbone
+        detector = Detector.load(folder)
+        assert detector.own_score in detector.thresholds and len(detector.predict(images).classes) == 4
 
 
 def test_the_mark_of_the_cifar10_denoiser_fits_its_files():
