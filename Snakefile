@@ -171,7 +171,8 @@ rule all:
 # goes to a log, by way of a temporary file, as the run's disk may be full. The last line of a failure is its cause.
 rule notebook:
     shell:
-        "errors=$(mktemp); status=0; unset JPY_SESSION_NAME; papermill {input[0]} {log.notebook:q} -y {params.given} --no-progress-bar "
+        "errors=$(mktemp); status=0; unset JPY_SESSION_NAME; "
+        "papermill {input[0]} {log.notebook:q} -y {params.given} --no-progress-bar "
         '--stdout-file >(cat) 2> "$errors" || status=$?; cp "$errors" {log.stderr:q} || true; '
         '[ $status = 0 ] || grep . "$errors" | tail -n 1 >> {CAUSES}; rm "$errors"; exit $status'
 
