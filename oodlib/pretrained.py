@@ -1,4 +1,5 @@
-"""The small models that ship with the package, laid out as in a run's folder, and how they are made from one."""
+"""What ships with the package, laid out as in a run's folder, and how it is made from one: small models of each
+preset, and the tables of the digits' run and of the study."""
 
 import hashlib
 import shutil
@@ -12,19 +13,25 @@ from torch import nn
 
 from oodlib import datasets
 from oodlib.conditions import condition, parse
-from oodlib.datasets.roles import Role
+from oodlib.datasets.roles import ID_TEST, EvaluationSet, Role
 from oodlib.detection.detector import Detector
 from oodlib.diffusion.denoiser import Denoiser
-from oodlib.errors import InputError
-from oodlib.files import read_json, write_csv, write_text
+from oodlib.errors import InputError, tell
+from oodlib.files import read_csv, read_json, write_csv, write_text
 from oodlib.marks import MARKS, Mark
 from oodlib.outliers.sources import SOURCES
 from oodlib.presets import make_settings
-from oodlib.reports.tables import score_table
+from oodlib.reports import study_tables
+from oodlib.reports.bootstrap import GROUPS
+from oodlib.reports.tables import OOD_ROLES, about_detector, alarm_table, score_table
 from oodlib.runs import Run
 from oodlib.settings import Data, DenoiserModel, Experiment, Settings, Shared
 
+ABOUT = (Experiment, Data)  # what a run is of
 FOLDER = Path(__file__).parent / "weights"
+STUDY = "study"  # the run of which tables ship and no models
+# Of runs whose tables ship: make's name for what makes them, and the files that notebooks 5 and 6 save.
+RESULTS = {"digits": ("demo", ("results.csv", "false_alarms.csv")), STUDY: ("study", study_tables.FILES)}
 SHIPPED_BANK_SIZE = 500  # training images for the score knn: all 866 would be a tenth of what ships
 SHIPPED_SCORES = 1000  # images of a set at most whose scores the explorer's histograms show
 
@@ -36,18 +43,22 @@ def shipped(preset: str) -> Run:
         InputError: None ship for this preset, or a file is not the one that its checksum describes.
     """
     folder = FOLDER / preset
-    if not (folder / "SHA256SUMS").is_file():
+    if not (folder / "denoiser").is_dir():
         raise InputError(
             f"no models ship for preset {preset!r}; train them with notebook 01_train_ddpm: "
             f"papermill notebooks/01_train_ddpm.ipynb out.ipynb -p preset {preset}"
         )
+    _check_sums(folder)
+    return Run(str(folder))
+
+
+def _check_sums(folder: Path) -> None:
     for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         checksum, name = line.split("  ", 1)
         if not (folder / name).is_file() or _sha256(folder / name) != checksum:
             raise InputError(
-                f"{name} of the models that ship for preset {preset!r} is missing or damaged; install oodlib again"
+                f"{name} of what ships for {folder.name} is missing or damaged; install oodlib again"
             )
-    return Run(str(folder))
 
 
 def check_shipped_denoiser(settings: Settings) -> None:
@@ -83,6 +94,24 @@ def find(settings: Experiment) -> Run:
     return own
 
 
+def finished(settings: Experiment) -> Run:
+    """The run that the settings name, to be looked at or, as long as it has no detectors, the results that ship for it.
+
+    The latter are those of a run of this name, if they are of these images; a line says so.
+    """
+    own = Run(settings.run, settings)
+    if own.scored() or settings.run not in RESULTS:
+        return own
+    ships = Run(settings.run, settings, shipped=FOLDER / settings.run)
+    if settings.values(*ABOUT) != make_settings(run=settings.run).values(*ABOUT):
+        return own
+    _check_sums(ships.folder)
+    tell(
+        f"{own} has no detectors yet: these are the results that ship; make {RESULTS[settings.run][0]} makes them"
+    )
+    return ships
+
+
 def build(run: Run, folder: Path) -> None:
     """Write a run's denoiser and two detectors of its head, without outliers and with its own, to `folder` in 16 bits,
     with checksums. A denoiser that ships already stays as it is.
@@ -98,8 +127,7 @@ def build(run: Run, folder: Path) -> None:
         run.require(source / "settings.json", "03_train_detector", **parse(outliers))
     splits = datasets.id_splits(chosen)
     train, val, _ = splits
-    # The explorer draws these as histograms.
-    sets = [s for s in datasets.evaluation_sets(chosen, splits) if s.role == Role.ID or s.role.is_ood]
+    sets = datasets.evaluation_sets(chosen, splits)
     ship = Run(str(folder))
     is_trained = denoiser.settings["denoiser_steps"] > 0
     if not is_trained and not _same(run.denoiser, ship.denoiser):
@@ -116,21 +144,45 @@ def build(run: Run, folder: Path) -> None:
         _round(detector)
         detector.fit_scores(train.images, train.labels, val.images, chosen.tpr, SHIPPED_BANK_SIZE)
         detector.save(target)
-        scores = score_table(sets, detector.classify, detector.class_names, images_per_set=SHIPPED_SCORES)
-        write_csv(target / "scores.csv", scores[["role", detector.own_score]].round(5))
+        about = about_detector(chosen, chosen.head, outliers, detector.own_score)
+        _write_own_scores(target, detector, sets, about)
         _finish(source, target, "detector")
 
-    _write_checksums(folder)
+    write_results(run, folder)
+
+
+def write_results(run: Run, folder: Path) -> None:
+    """Write the tables of a finished run that ship, if any do, and the checksums of the folder. Of a table by sets only
+    the rows of groups of sets, which a notebook shows, ship."""
+    notebook = "06_which_outliers" if run.name == STUDY else "05_compare"
+    for name in RESULTS.get(run.name, ("", ()))[1]:
+        path = run.require(run.folder / name, notebook)
+        if path.suffix != ".csv":
+            shutil.copyfile(path, folder / name)
+            continue
+        table = read_csv(path)
+        write_csv(folder / name, table[table["set"].isin([*GROUPS, ID_TEST])] if "set" in table else table)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
+    sums = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    write_text(folder / "SHA256SUMS", "".join(sums))
+
+
+def _write_own_scores(
+    folder: Path, detector: Detector, sets: Sequence[EvaluationSet], about: dict[str, object]
+) -> None:
+    """Write what notebook 4 shows of a detector: its own score of ID and OOD images, which the explorer draws too, and
+    its false alarms."""
+    own = detector.own_score
+    scores = score_table(sets, detector.classify, detector.class_names, images_per_set=SHIPPED_SCORES)
+    alarms = alarm_table(scores, {own: detector.thresholds[own]})
+    is_drawn = scores["role"].isin([Role.ID, *OOD_ROLES])
+    columns = ["set", "title", "role", own]
+    write_csv(folder / "scores.csv", scores.loc[is_drawn, columns].round(5).assign(**about))
+    write_csv(folder / "alarms.csv", alarms.assign(**about))
 
 
 def _same(*folders: Path) -> bool:
     return len({_sha256(folder / "denoiser.safetensors") for folder in folders}) == 1
-
-
-def _write_checksums(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
-    sums = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    write_text(folder / "SHA256SUMS", "".join(sums))
 
 
 @torch.no_grad()
@@ -157,9 +209,12 @@ def _sha256(path: Path) -> str:
 
 
 def main(names: Sequence[str]) -> None:
-    """Ship models of these runs, each in place of those of its preset."""
+    """Ship models and tables of these runs, each in place of those of its preset, and of the study the tables alone."""
     for name in names:
         run = Run(name)
+        if name == STUDY:
+            write_results(run, FOLDER / name)
+            continue
         about = read_json(run.require(run.about, "01_train_ddpm"))
         usual = make_settings(preset=about["preset"]).values(Data)
         if about["profile"] == "smoke" or any(about[part] != value for part, value in usual.items()):

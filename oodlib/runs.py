@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from oodlib.errors import InputError, tell
-from oodlib.files import atomic, lock, place, read_csv, read_json, reading, shown, try_writing, write_json
+from oodlib.files import (
+    atomic,
+    lock,
+    place,
+    read_csv,
+    read_json,
+    reading,
+    shown,
+    try_writing,
+    write_csv,
+    write_json,
+)
 from oodlib.marks import MARKS, Mark
 from oodlib.settings import Data, Experiment, Settings
 
@@ -37,12 +48,13 @@ class Run:
     Args:
         name: A name under `runs_folder()`, such as `digits`, or a path.
         settings: What the run is to be of, for the commands that messages advise.
+        shipped: The folder of results that ship in the place of this run's; it is only read.
     """
 
-    def __init__(self, name: str, settings: Experiment | None = None):
-        self.name, self.settings = name, settings
+    def __init__(self, name: str, settings: Experiment | None = None, shipped: Path | None = None):
+        self.name, self.settings, self.is_shipped = name, settings, shipped is not None
         is_path = "/" in name or os.sep in name or name in (".", "..")
-        self.folder = Path(name).expanduser() if is_path else runs_folder() / name
+        self.folder = shipped or (Path(name).expanduser() if is_path else runs_folder() / name)
         self.about = self.folder / "run.json"
         self.denoiser = self.folder / "denoiser"
         self.committee = self.folder / "committee"
@@ -139,6 +151,15 @@ class Run:
             self.require(self.detectors / "*" / "seed*" / f"{name}.csv", "03_train_detector")
         return pd.concat([read_csv(path) for path in tables], ignore_index=True)
 
+    def table(self, name: str, make: Callable[[], "pd.DataFrame"]) -> "pd.DataFrame":
+        """A table of the whole run: made of its detectors and saved as CSV or, of results that ship, read."""
+        path = self.folder / f"{name}.csv"
+        if self.is_shipped:
+            return read_csv(path)
+        table = make()
+        self.save(write_csv, path, table)
+        return table
+
     def thresholds(self, scores: "pd.DataFrame") -> dict[str, float]:
         """By source of outliers, the threshold of the detector's own score, from a score table of one head and seed."""
         detectors = scores[["head", "outliers", "seed", "own_score"]].drop_duplicates()
@@ -182,15 +203,16 @@ class Run:
         return figure
 
     def save(self, write: Callable[..., None], path: Path, *what: object) -> None:
-        """Call `write(path, *what)` for what a notebook shows too, and print the path.
+        """Call `write(path, *what)` for what a notebook shows too, and print the path; not for results that ship.
 
         Where it cannot be saved, as when a finished run lies on a disk that is read-only, a line says why.
         """
         if self._try(write, path, *what):
             tell(f"written: {shown(path)}")
 
-    @staticmethod
-    def _try(write: Callable[..., None], path: Path, *what: object) -> bool:
+    def _try(self, write: Callable[..., None], path: Path, *what: object) -> bool:
+        if self.is_shipped:
+            return False
         try:
             write(path, *what)
         except InputError as error:

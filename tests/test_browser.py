@@ -190,15 +190,16 @@ def test_it_opens_with_pictures_and_verdicts(page, tmp_path):
 @pytest.mark.parametrize(
     ("kernel", "cell", "label", "frames_wanted", "seconds_wanted"),
     [
-        ("idle kernel", None, "3", 15, 0.3),
-        ("a cell running", 0, "4", 15, 0.3),
+        ("idle kernel", None, "3", 6, 1.0),
+        ("a cell running", 0, "4", 6, 1.0),
         # Every operation of a drawing competes for Python's lock; without help this shows nothing at all.
-        ("a cell computing in pure Python", 1, "5", 5, 2.0),
+        ("a cell computing in pure Python", 1, "5", 3, 3.0),
     ],
 )
 def test_the_pictures_follow_a_dragged_slider(
     page, folder, kernel, cell, label, frames_wanted, seconds_wanted, capsys
 ):
+    """Less than half of what an idle machine shows is wanted; what it does show is printed."""
     for attempt in range(5):  # other processes may take the cores from one drag
         if cell is not None:
             (folder / "stop").unlink(missing_ok=True)

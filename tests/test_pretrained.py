@@ -40,6 +40,8 @@ DEFAULT = condition(presets.make_settings())
 OUTLIERS = ("none", DEFAULT)
 DETECTORS = {outliers: f"detectors/arcface-{outliers}/seed0" for outliers in OUTLIERS}
 FILES = sorted(path.relative_to(DIGITS).as_posix() for path in DIGITS.rglob("*") if path.is_file())
+TABLES = pretrained.RESULTS["digits"][1]
+MODELS = [name for name in FILES if name not in TABLES]
 TENSORS = [name for name in FILES if name.endswith(".safetensors")]
 
 
@@ -87,12 +89,18 @@ def test_a_denoiser_and_the_default_heads_detectors_ship():
     held = {"denoiser": ["denoiser.json", "denoiser.safetensors", "history.csv", "settings.json"]}
     for folder in DETECTORS.values():
         held[folder] = ["detector.json", "detector.safetensors", "fitted.json", "scored.json"]
-        held[folder] += ["scores.csv", "scores.json", "scores.safetensors", "settings.json"]
-    assert sorted(["SHA256SUMS", *(f"{folder}/{name}" for folder in held for name in held[folder])]) == FILES
+        held[folder] += ["alarms.csv", "scores.csv", "scores.json", "scores.safetensors", "settings.json"]
+    assert sorted(["SHA256SUMS", *(f"{folder}/{name}" for folder in held for name in held[folder])]) == MODELS
 
 
-def test_all_that_ships_for_the_digits_is_smaller_than_2_MiB():
-    assert sum(path.stat().st_size for path in DIGITS.rglob("*") if path.is_file()) < 2 * 2**20
+def test_all_models_that_ship_for_the_digits_are_smaller_than_2_MiB():
+    sizes = [(DIGITS / name).stat().st_size for name in MODELS if not name.endswith(".csv")]
+    assert sum(sizes) < 2 * 2**20
+
+
+@pytest.mark.parametrize("run", pretrained.RESULTS)
+def test_the_tables_that_ship_are_small(run):
+    assert max(file.stat().st_size for file in (pretrained.FOLDER / run).rglob("*.csv")) < 2**20
 
 
 def test_there_is_a_checksum_for_every_file_and_for_no_other():
@@ -145,7 +153,7 @@ def test_one_changed_byte_is_refused(copied, name):
     content[len(content) // 2] ^= 1
     (copied / name).write_bytes(content)
     with pytest.raises(
-        InputError, match=f"^{re.escape(name)} of the models that ship for preset 'digits' is missing or"
+        InputError, match=f"^{re.escape(name)} of what ships for digits is missing or damaged"
     ):
         pretrained.shipped("digits")
 
@@ -336,7 +344,7 @@ def test_what_is_built_has_valid_checksums(built, monkeypatch):
 
 def test_what_is_built_are_the_files_that_ship(built):
     found = sorted(path.relative_to(built[1]).as_posix() for path in built[1].rglob("*") if path.is_file())
-    assert found == FILES
+    assert found == MODELS
 
 
 def test_a_denoiser_that_ships_already_stays_as_it_is(built, tmp_path):
@@ -385,7 +393,7 @@ def test_a_second_build_takes_the_place_of_the_first(built, tmp_path):
     shutil.copytree(built[1], tmp_path / "digits")
     (tmp_path / "digits" / "SHA256SUMS").write_text("")
     pretrained.build(Run(str(built[0])), tmp_path / "digits")
-    for name in FILES:
+    for name in MODELS:
         assert (tmp_path / "digits" / name).read_bytes() == (built[1] / name).read_bytes(), name
 
 
@@ -492,3 +500,80 @@ def test_the_cifar10_denoiser_draws_colours_of_its_classes():
     ship, deer = (torch.eye(10)[[denoiser.class_names.index(name)] * 4] for name in ("ship", "deer"))
     images = sample(denoiser, torch.cat([ship, deer]), num_inference_steps=4).astype(float).mean((1, 2))
     assert images[:4, 2].mean() - images[:4, 1].mean() > images[4:, 2].mean() - images[4:, 1].mean() + 10
+
+
+# Results that ship.
+
+
+def test_a_run_without_detectors_is_shown_as_the_results_that_ship(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path))
+    run = pretrained.finished(presets.make_settings())
+    assert run.is_shipped and run.folder == DIGITS and run.name == "digits"
+    assert (
+        "digits has no detectors yet: these are the results that ship; make demo makes"
+        in capsys.readouterr().out
+    )
+    results = run.table("results", lambda: pytest.fail("made"))
+    assert len(results) == len(pd.read_csv(DIGITS / "results.csv"))
+    assert run.tables("scores")["outliers"].unique().tolist() == sorted(OUTLIERS)
+    run.save(lambda path: pytest.fail("written"), DIGITS / "results.csv")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_with_a_detector_is_shown_itself(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path))
+    folder = shutil.copytree(DIGITS / DETECTORS["none"], tmp_path / "digits" / DETECTORS["none"])
+    run = pretrained.finished(presets.make_settings())
+    assert not run.is_shipped and run.scored() == [folder / MARKS[2]]
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"run": "mine"},
+        {"preset": "cifar10"},
+        {"profile": "smoke"},
+        {"run": "study", "preset": "cifar10"},
+        {"image_shape": (16, 16, 1)},
+        {"id_data": "birds/"},
+    ],
+)
+def test_other_runs_are_shown_themselves(tmp_path, monkeypatch, values):
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path))
+    assert not pretrained.finished(presets.make_settings(**values)).is_shipped
+
+
+def test_a_damaged_table_is_refused(copied, tmp_path, monkeypatch):
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path / "runs"))
+    (copied / "results.csv").write_text("head\n")
+    with pytest.raises(InputError, match="^results.csv of what ships for digits is missing or damaged"):
+        pretrained.finished(presets.make_settings())
+
+
+@pytest.mark.parametrize("outliers", OUTLIERS)
+def test_the_false_alarms_that_ship_are_those_of_the_detector(outliers, detectors, splits):
+    test = datasets.id_set(splits["test"])
+    alarms = pd.read_csv(DIGITS / DETECTORS[outliers] / "alarms.csv").set_index("set")["called_ood"]
+    assert alarms[ID_TEST] == pytest.approx(detectors[outliers].predict(test.images).is_ood.mean())
+
+
+def test_of_the_study_the_tables_alone_ship(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    monkeypatch.setenv("OODLIB_RUNS", str(tmp_path))
+    run = Run("study")
+    run.claim(presets.make_settings(run="study"))
+    sets = pd.DataFrame({"set": [ID_TEST, "near sets", "letters"], "change": [0.1, 0.2, 0.3]})
+    for name in pretrained.RESULTS["study"][1]:
+        if name.endswith(".csv"):
+            sets.to_csv(run.folder / name, index=False)
+    with pytest.raises(
+        InputError, match="outliers.npz is not there; make it with notebook 06_which_outliers"
+    ):
+        pretrained.main(["study"])
+    np.savez(run.folder / "outliers.npz", label_mixup=np.zeros((7, 8, 8, 1), np.uint8))
+    pretrained.main(["study"])
+    ships = tmp_path / "weights" / "study"
+    assert {path.name for path in ships.iterdir()} == {*pretrained.RESULTS["study"][1], "SHA256SUMS"}
+    assert pd.read_csv(ships / "study.csv")["set"].tolist() == [ID_TEST, "near sets"]
+    assert pretrained.finished(presets.make_settings(run="study")).folder == ships

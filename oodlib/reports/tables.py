@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from oodlib.detection.metrics import auroc, is_ood, ood_metrics
 from oodlib.errors import one_line
 from oodlib.files import NAME_COLUMNS
 from oodlib.reports.names import NAMES, label
+from oodlib.settings import Settings
 
 METRICS = ["auroc", "aupr_in", "aupr_out", "fpr95"]
 DETECTOR_KEY = ["head", "outliers", "seed"]
@@ -29,6 +31,12 @@ OOD_ROLES = [role for role in Role if role.is_ood]
 
 Classify = Callable[[np.ndarray], tuple[np.ndarray | None, Mapping[str, np.ndarray]]]
 """From uint8 images (N, H, W, C): class probabilities (N, classes), None where there are none, and scores (N,)."""
+
+
+def about_detector(settings: Settings, head: str, outliers: str, own_score: str) -> dict[str, Any]:
+    """The columns of a table that say what scored."""
+    values = settings.preset, head, outliers, settings.seed, own_score
+    return dict(zip(DETECTOR_COLUMNS, values, strict=True))
 
 
 def score_table(

@@ -24,7 +24,7 @@ from oodlib.files import Damaged, fingerprint, read_csv, write_csv, write_json, 
 from oodlib.images import ImageSet
 from oodlib.marks import AGAIN, FILES, MARKS, Mark, Step
 from oodlib.outliers.pool import OutlierPool
-from oodlib.reports.tables import BOTH_DEGRADED, alarm_table, metric_table, score_table
+from oodlib.reports.tables import BOTH_DEGRADED, about_detector, alarm_table, metric_table, score_table
 from oodlib.runs import DENOISER, Run
 from oodlib.settings import Settings
 from oodlib.steps.training import contents_of, trained_detector
@@ -207,8 +207,3 @@ def contents_of_sets(*sets: EvaluationSet) -> dict[str, Any]:
     """What a step that scores these sets is compared by."""
     arrays = {s.key: (s.images, s.labels, np.array([s.title, s.role, *s.class_names])) for s in sets}
     return {"sets": {key: fingerprint(*(a for a in of if a is not None)) for key, of in arrays.items()}}
-
-
-def about_detector(settings: Settings, head: str, outliers: str, own_score: str) -> dict[str, Any]:
-    """The columns of a table that say what scored."""
-    return dict(preset=settings.preset, head=head, outliers=outliers, seed=settings.seed, own_score=own_score)
