@@ -13,6 +13,8 @@ import pytest
 import torch
 from xdist.scheduler import LoadFileScheduling
 
+from oodlib.pretrained import FOLDER
+
 REPOSITORY = Path(__file__).parent.parent
 SMOKE = {
     "heads": ["arcface"],
@@ -32,9 +34,23 @@ def pytest_configure(config):
     os.environ["OODLIB_DATA"] = os.path.join(config.own_runs.name, "data")
     os.environ.pop("JPY_SESSION_NAME", None)  # of a notebook from which pytest may have been called
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    config.pluginmanager.register(TrainedDenoiser())
     if hasattr(config, "workerinput"):  # threads of several processes wait for each other
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
+
+
+class TrainedDenoiser:
+    """Notebook 1 finds the denoiser that ships in its run, and the others find it there: to train one takes minutes.
+
+    Notebook 1 trains in test_workflow.py. This is no fixture, as nbval's tests take none.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item):
+        target = Path(item.config.own_runs.name) / "digits" / "denoiser"
+        if item.nodeid.startswith("notebooks/") and not target.exists():
+            shutil.copytree(FOLDER / "digits" / "denoiser", target)
 
 
 class TogetherScheduling(LoadFileScheduling):

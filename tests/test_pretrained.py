@@ -547,7 +547,7 @@ def test_other_runs_are_shown_themselves(tmp_path, monkeypatch, values):
 def test_a_damaged_table_is_refused(copied, tmp_path, monkeypatch):
     monkeypatch.setenv("OODLIB_RUNS", str(tmp_path / "runs"))
     (copied / "results.csv").write_text("head\n")
-    with pytest.raises(InputError, match="^results.csv of what ships for digits is missing or damaged"):
+    with pytest.raises(InputError, match=r"^results\.csv of what ships for digits is missing or damaged"):
         pretrained.finished(presets.make_settings())
 
 
@@ -568,7 +568,7 @@ def test_of_the_study_the_tables_alone_ship(tmp_path, monkeypatch):
         if name.endswith(".csv"):
             sets.to_csv(run.folder / name, index=False)
     with pytest.raises(
-        InputError, match="outliers.npz is not there; make it with notebook 06_which_outliers"
+        InputError, match=r"outliers\.npz is not there; make it with notebook 06_which_outliers"
     ):
         pretrained.main(["study"])
     np.savez(run.folder / "outliers.npz", label_mixup=np.zeros((7, 8, 8, 1), np.uint8))

@@ -261,7 +261,14 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
         for i in range(20):
             pixels = rng.integers(0, 256, (40, 48, channels), dtype=np.uint8)
             Image.fromarray(pixels.squeeze()).save(tmp_path / folder / f"{i}.png")
-    config = {"preset": "cifar10", "profile": "smoke", "run": "own", "heads": ["arcface"]}
+    drawn = "label_mixup+noise+degraded"
+    config = {
+        "preset": "cifar10",
+        "profile": "smoke",
+        "run": "own",
+        "heads": ["arcface"],
+        "outliers": ["none", drawn],
+    }
     own = {
         "data": {"id_data": "own"},
         "detector_training": {"epochs": 1},
@@ -273,7 +280,7 @@ def test_own_pictures_go_through_the_cifar10_preset(tmp_path):
     results = pd.read_csv(run / "results.csv")
     assert set(results["ood_set"]) == {"odd", "uniform"} and set(results["preset"]) == {"cifar10"}
     assert set(results["head"]) == {"arcface", "denoiser"}
-    detector = Detector.load(run / "detectors" / "arcface-label_mixup+noise+degraded" / "seed0")
+    detector = Detector.load(run / "detectors" / f"arcface-{drawn}" / "seed0")
     assert detector.class_names == ("cat", "dog", "emu") and detector.image_shape == (32, 32, 3)
     assert list(run.rglob("checkpoints")) == []
 
