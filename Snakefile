@@ -145,10 +145,8 @@ DETECTORS = expand(DETECTOR, head=chosen.heads, outliers=outliers)
 DENOISER_TABLES = files(f"{run}/detectors/{DENOISER}-none/seed{chosen.seeds[0]}", "denoiser_tables", marks=MARKS[2:])
 SCORED = DETECTORS + (DENOISER_TABLES if pools else [])
 CURVES = expand(
-    f"{run}/figures/{{figure}}_{{head}}.png",
-    figure=["scores", "roc"],
-    head=[*chosen.heads, *([DENOISER] if pools else [])],
-) + expand(f"{run}/figures/{{figure}}_{{head}}.png", figure=["shifted", "alarms"], head=chosen.heads)
+    f"{run}/figures/{{figure}}_{{head}}.png", figure=["scores", "roc", "shifted", "alarms"], head=chosen.heads
+)
 RESULTS = [f"{run}/results.csv", f"{run}/summary.md"]
 if "none" in outliers and len(outliers) > 1:
     RESULTS.append(f"{run}/figures/results.png")
@@ -260,7 +258,7 @@ use rule notebook as denoiser_scores with:
 use rule notebook as score_distributions with:
     input:
         ancient("notebooks/04_score_distributions.ipynb"),
-        SCORED,
+        DETECTORS,
     output:
         CURVES,
     log:

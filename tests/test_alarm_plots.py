@@ -37,7 +37,7 @@ def test_the_same_images_have_a_row_for_each_detector_and_a_column_for_each_shif
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["as it is", "a", "b", "c"]
     names = [text.get_text() for text in axes.get_yticklabels()]
-    assert names == ["", "no outliers", "", "", "label mixup", ""]
+    assert names == ["no outliers", "", "", "label mixup", "", ""]
     assert rendered(figure)
 
 

@@ -1,6 +1,7 @@
 """Figures: they draw what they are given, and change nothing for anyone else."""
 
 import io
+import re
 
 import matplotlib
 import numpy as np
@@ -88,6 +89,9 @@ def test_score_distributions_draw_the_threshold_and_the_share_accepted(scores):
     assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["letters", "8s and 9s"]
     letters = scores.query("outliers == 'none' and set == 'letters'")["score"]
     assert figure.axes[0].texts[0].get_text() == f"{(letters >= 0.5).mean():.0%}\naccepted"
+    ood = scores[(scores["outliers"] == "none") & scores["set"].isin(["letters", "held_out"])]
+    mean = ood.groupby("set")["score"].agg(lambda values: (values >= 0.5).mean()).mean()
+    assert figure.axes[0].get_title() == f"no outliers\naccepts {mean:.0%} of OOD images"
     assert rendered(figure)
 
 
@@ -193,7 +197,8 @@ def odd(scores):
 
 def test_score_distributions_draw_finite_scores_and_count_the_others(odd):
     figure = plots.score_distributions(odd, {"none": 0.5}, "title", "score")
-    assert figure.axes[0].get_title() == "no outliers\n3 infinite or NaN, not drawn"
+    title = figure.axes[0].get_title()
+    assert re.fullmatch(r"no outliers\naccepts \d+% of OOD images\n3 infinite or NaN, not drawn", title)
     letters = odd.loc[odd["set"] == "letters", "score"]
     assert figure.axes[0].texts[0].get_text() == f"{(letters >= 0.5).mean():.0%}\naccepted"
     edges = figure.axes[0].patches[0].get_data().edges

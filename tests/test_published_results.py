@@ -41,7 +41,7 @@ def run(**aurocs: list[float]) -> pd.DataFrame:
 
 
 def test_a_cell_has_ours_the_paper_s_and_the_difference_under_our_title():
-    table = published.beside_paper(run(none=[0.9, 0.8], label_mixup=[0.95, 0.95]))
+    table = published.beside_paper(run(none=[0.9, 0.8], label_mixup=[0.95, 0.95]), "cifar10")
     rows = table.set_index(["ood_set", "outliers"])["arcface"]
     paper = published.paper_results().query("head == 'arcface' and ood_set == 'svhn' and outliers == 'none'")
     value = 100 * paper["auroc"].item()
@@ -50,8 +50,13 @@ def test_a_cell_has_ours_the_paper_s_and_the_difference_under_our_title():
 
 
 def test_a_source_that_the_paper_has_not_is_left_out():
-    assert set(published.beside_paper(run(none=[0.9], real=[0.9]))["outliers"]) == {"none"}
-    assert published.beside_paper(results(none=[0.9]).query("ood_set == 'letters'")).empty
+    assert set(published.beside_paper(run(none=[0.9], real=[0.9]), "cifar10")["outliers"]) == {"none"}
+    assert published.beside_paper(results(none=[0.9]).query("ood_set == 'letters'"), "cifar10").empty
+
+
+@pytest.mark.parametrize("id_data", ["digits", "birds/"])
+def test_numbers_of_other_id_images_do_not_stand_beside_the_paper_s(id_data):
+    assert published.beside_paper(run(none=[0.9]), id_data).empty
 
 
 def test_suspect_numbers_are_named_where_they_are_shown():

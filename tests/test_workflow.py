@@ -57,7 +57,6 @@ def test_everything_lies_where_the_readme_says(workflow):
         "figures/purity_map_label_mixup.png",
         "figures/scores_arcface.png",
         "figures/roc_arcface.png",
-        "figures/scores_denoiser.png",
         "figures/denoiser_scores.png",
         "detectors/denoiser-none/seed0/scores.csv",
         "notebooks/03_train_detector-arcface-label_mixup.ipynb",

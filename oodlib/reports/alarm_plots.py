@@ -54,7 +54,7 @@ def same_images_shifted(
         columns = [framed(of_set, is_ood) for of_set, is_ood in zip(images, of_shifts, strict=True)]
         for i in range(len(images[0])):
             rows.append(np.stack([column[i] for column in columns]))
-            names.append(fill(label(outliers), 12) if i == len(images[0]) // 2 else "")
+            names.append(fill(label(outliers), 12) if i == 0 else "")
     return image_grid(
         rows, title, column_titles=[fill(name, 9) for name in titles], row_titles=names, cell=0.6
     )

@@ -199,6 +199,8 @@ def score_distributions(
 ) -> Figure:
     """Score histograms of the ID images against each OOD set, a column for each source of outliers.
 
+    Of several sets the titles tell the mean share that is accepted.
+
     Args:
         scores: Columns `outliers`, `set`, `title`, `role` and `score`.
         thresholds: By `outliers`; scores from it upwards are accepted as ID.
@@ -210,14 +212,16 @@ def score_distributions(
         id_images, ood_sets = id_and_ood(scores[scores["outliers"] == source])
         all_scores = pd.concat([id_images, *ood_sets.values()])["score"].to_numpy()
         bins = _bins(all_scores, threshold)
+        accepted = {key: float((ood_sets[key]["score"] >= threshold).mean()) for key in sets}
         for axes, key in zip(column, sets, strict=True):
             ood_scores = ood_sets[key]["score"].to_numpy()
             _histograms(axes, id_images["score"].to_numpy(), ood_scores, threshold, bins)
-            accepted = f"{(ood_scores >= threshold).mean():.0%}\naccepted"
-            axes.text(1.01, 0.5, accepted, transform=axes.transAxes, va="center", fontsize=8)
+            text = f"{accepted[key]:.0%}\naccepted"
+            axes.text(1.01, 0.5, text, transform=axes.transAxes, va="center", fontsize=8)
             if axes in grid[:, 0]:
                 axes.set_ylabel(ood_sets[key]["title"].iloc[0], rotation=0, ha="right", va="center")
-        column[0].set_title(label(source) + _left_out(all_scores))
+        mean = f"\naccepts {np.mean(list(accepted.values())):.0%} of OOD images" if len(sets) > 1 else ""
+        column[0].set_title(label(source) + mean + _left_out(all_scores))
         column[-1].set_xlabel(xlabel)
     figure.suptitle(title)
     handles = [figure.axes[0].patches[i] for i in (0, 1)] + [figure.axes[0].lines[0]]

@@ -14,6 +14,7 @@ from oodlib.reports.tables import by_own_score, titles
 
 FOLDER = Path(__file__).parent / "paper"
 KEY = ["head", "outliers"]
+ID_DATA = "cifar10"
 ACCURACY = "accuracy"  # in the place of a set
 SUSPECT = "†"  # behind a number of the paper that has a note
 
@@ -28,20 +29,22 @@ def paper_accuracy() -> pd.DataFrame:
     return pd.read_csv(FOLDER / "table2.csv", keep_default_na=False)
 
 
-def beside_paper(results: pd.DataFrame, metric: str = "auroc") -> pd.DataFrame:
+def beside_paper(results: pd.DataFrame, id_data: str, metric: str = "auroc") -> pd.DataFrame:
     """A row for each OOD set, by our title, and outliers, a column for each head: ours, the paper's, the difference.
 
     Args:
         results: Metrics of all detectors of a run.
+        id_data: The run's ID images. The paper's are CIFAR-10, and its noise sets go by the same names for any images.
         metric: `auroc`, `aupr_in` or `aupr_out`.
 
     Returns:
         Cells such as `95.1 (paper 97.9, -2.8)`, in percent; empty where either has no number. No rows where the paper
-        has none of the sets.
+        has other ID images or none of the sets.
     """
     keys = [*KEY, "ood_set"]
     ours = by_own_score(results).groupby(keys, sort=False)[metric].mean().rename("ours").reset_index()
-    both = ours.merge(paper_results()[[*keys, metric, "note"]], on=keys)
+    theirs = paper_results()[[*keys, metric, "note"]]
+    both = ours.merge(theirs if id_data == ID_DATA else theirs[:0], on=keys)
     table = both.assign(cell=_cells(both["ours"], both[metric], both["note"]))
     table = table.pivot_table("cell", ["ood_set", "outliers"], "head", aggfunc="first", sort=False).fillna("")
     table = table.reset_index()
