@@ -172,7 +172,7 @@ def test_a_layer_that_cannot_be_told_is_asked_for_in_one_line(layers, options, m
     ("layers", "message"),
     [
         ([nn.Flatten(), nn.Linear(64, 8), nn.Softmax(1)], "the network does not give .* of layer '1': name another"),
-        ([nn.Linear(8, 8), nn.Flatten(), nn.ReLU()], r"into layer '0' has shape \(3, 1, 8, 8\), expected \(3, fe"),
+        ([nn.Linear(8, 8), nn.Flatten(), nn.ReLU()], r"into layer '0' has shape \(3, 1, 8, 8\) for a .*, expected"),
         ([nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 8)], r"cannot take a batch of shape \(3, 1, 8, 8\)"),
         ([nn.Flatten(), nn.BatchNorm1d(64, eps=float("nan")), nn.Linear(64, 8)], "features are NaN or infinite"),
     ],
@@ -191,7 +191,9 @@ def test_a_layer_without_bias_is_a_cosine_classifier_s(network):
 def test_other_weights_afterwards_are_told(fitted, network):
     with torch.no_grad():
         network[5].bias.add_(1)
-    with pytest.raises(InputError, match="the network has other weights than when the detector was made"):
+    with pytest.raises(
+        InputError, match="the network has other weights, buffers or layers than when the detector was made"
+    ):
         fitted.predict(tensors(DIGITS.test.images[:3]))
 
 
@@ -599,7 +601,8 @@ def test_another_network_is_refused_in_one_line(fitted, network, tmp_path):
         Detector.load(tmp_path)
     network[5].bias.data.add_(1)
     with pytest.raises(
-        InputError, match=r"^the torch\.nn\.modules\.container\.Sequential has other weights than"
+        InputError,
+        match=r"^the torch\.nn\.modules\.container\.Sequential has other weights, buffers or layers than",
     ):
         Detector.load(tmp_path, network=network, transform=TRANSFORM)
 

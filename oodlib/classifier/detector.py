@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from oodlib.classifier.features import Features, FeatureStore
+from oodlib.classifier.identity import class_of, fingerprint_network
 from oodlib.classifier.network import FeatureNetwork
 from oodlib.classifier.report import Report
 from oodlib.classifier.streams import Stream, Transform, described, stream_of, to_unit_range, transformed
@@ -27,7 +28,6 @@ from oodlib.files import read_json, reading, write_json
 from oodlib.images import ImageSet
 from oodlib.pictures import BACKGROUNDS, Notes, open_picture
 from oodlib.reports.tables import image_table
-from oodlib.training import fingerprint_weights
 
 ABOUT = "classifier.json"
 WORKERS = min(4, os.cpu_count() or 1)  # processes that read pictures
@@ -75,8 +75,8 @@ class ClassifierDetector(Detector):
         return "msp" if self.backbone.linear.bias is not None else "cosine"
 
     def network_fingerprint(self) -> str:
-        """A hash of the network's weights."""
-        return fingerprint_weights(self.backbone.network)
+        """A hash of the network's layers and tensors; see `identity.fingerprint_network`."""
+        return fingerprint_network(self.backbone.network)
 
     def read(self, file: Path, notes: Notes | None = None) -> Tensor:
         """A picture from a file, transformed."""
@@ -181,12 +181,12 @@ class ClassifierDetector(Detector):
         return Report(pd.concat(tables, ignore_index=True), dict(self.thresholds), self.own_score, **first)
 
     def save(self, folder: Path) -> None:
-        """Write scores, thresholds, class names and the fingerprint of the network's weights; not the network."""
+        """Write scores, thresholds, class names and the fingerprint of the network; not the network."""
         about = {
             "class_names": list(self.class_names),
             "layer": self.backbone.layer,
             "background": self.background,
-            "module": _class_of(self.backbone.network),
+            "module": class_of(self.backbone.network),
             "transform": described(self.transform),
             "network": self.network_fingerprint(),
         }
@@ -207,9 +207,10 @@ class ClassifierDetector(Detector):
         class_names, layer, background, module, made_with, fingerprint = names
         if network is None:
             raise InputError(f"the detector in {folder} was made of a {module}; give it as network=")
-        if fingerprint_weights(network) != fingerprint:
+        if fingerprint_network(network) != fingerprint:
             raise InputError(
-                f"the {_class_of(network)} has other weights than the one that {folder} was made of"
+                f"the {class_of(network)} has other weights, buffers or layers than the {module} that {folder} was "
+                "made of; give that one"
             )
         detector = cls(network, layer, class_names, transform, background, **options)
         if described(detector.transform) != made_with:
@@ -259,7 +260,3 @@ def _named(sets: Any) -> Mapping[str, Any]:
             raise InputError(f"two sets have the title {title}; give a mapping of titles to sets")
         named[title] = images
     return named
-
-
-def _class_of(network: nn.Module) -> str:
-    return f"{type(network).__module__}.{type(network).__qualname__}"
