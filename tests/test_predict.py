@@ -244,7 +244,8 @@ def of_own_network(tmp_path, monkeypatch):
         "def make():\n    torch.manual_seed(0)\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8)).eval(), transform\n\n\n"
         "transform = v2.Compose([v2.Resize((8, 8)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])\n"
-        "network, nothing = make()[0], list\n"
+        "network, nothing = make()[0], list\n\n\n"
+        "def alone():\n    return make()[0]\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -274,6 +275,10 @@ def test_a_network_of_ones_own_comes_from_a_function(of_own_network, folder, cap
         ("no_models:make", "--network no_models:make: No module named 'no_models'; expected MODULE:FUNCTION"),
         ("my_models:mak", "has no attribute 'mak'; expected MODULE:FUNCTION, importable from here"),
         ("my_models:nothing", "gives a list, expected a torch module"),
+        (
+            "my_models:alone",
+            "was made with a transform; give it as transform=, or, of the command, let the function",
+        ),
     ],
 )
 def test_a_function_that_gives_no_network_is_told_in_one_line(

@@ -11,8 +11,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from oodlib.classifier.identity import fingerprint_network
+from oodlib.classifier.items import BATCH_SIZE
 from oodlib.classifier.network import FeatureNetwork
-from oodlib.classifier.streams import BATCH_SIZE, Stream
+from oodlib.classifier.streams import Stream
 from oodlib.errors import InputError
 from oodlib.files import Damaged, atomic, fingerprint, reading
 
