@@ -73,7 +73,7 @@ def check_transform(transform: Transform | None, sketch: list[dict[str, Any]] | 
     """Raise `InputError` where a transform, None for none, makes something else of a picture than `sketch` tells, which
     the detector in `folder` was saved with. Nothing tells what a random one makes."""
     own = sketched(transform or to_unit_range)
-    way = "as transform=, or, of the command, let the function of --network give (network, transform)"
+    way = "as transform=, or, in the command, have the function of --network give (network, transform)"
     if transform is None and not _alike(own, sketch):
         raise InputError(f"the detector in {folder} was made with a transform; give it {way}")
     if own is not None and sketch is not None and not _alike(own, sketch):
