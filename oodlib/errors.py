@@ -32,4 +32,5 @@ class InputError(ValueError):
 def choice(noun: str, name: object, names: Iterable) -> None:
     """Raise `InputError` unless `name` is one of `names`."""
     if name not in names:
-        raise InputError(f"{noun} {name!r} is not known; choose one of {', '.join(map(str, names))}")
+        listed = ", ".join(str(known) for known in names if known is not None)
+        raise InputError(f"{noun} {name!r} is not known; choose one of {listed}")

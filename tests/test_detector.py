@@ -135,7 +135,7 @@ def test_bad_images_are_told_with_what_was_expected(images, told):
 
 
 def test_unknown_score_is_refused(fitted):
-    with pytest.raises(InputError, match=r"score 'odin' is not known; choose one of None, msp, energy"):
+    with pytest.raises(InputError, match=r"score 'odin' is not known; choose one of msp, energy"):
         fitted.score(IMAGES, "odin")
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +193,7 @@ def test_an_rgb_detector_takes_the_same_pictures(folder, tmp_path, capsys):
     )
     detector.fit_scores(images, np.arange(40) % 2, images)
     detector.eval().save(tmp_path / "rgb")
+    capsys.readouterr()  # a line of a score that has few images
     code, out, err = run(capsys, tmp_path / "rgb", folder, "--csv", "-")
     fitted = np.stack([fit_picture(open_picture(folder / name), (8, 8, 3)) for name in NAMES])
     assert code == 0 and "score msp" in err
@@ -244,7 +246,10 @@ def of_own_network(tmp_path, monkeypatch):
         "def make():\n    torch.manual_seed(0)\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8)).eval(), transform\n\n\n"
         "transform = v2.Compose([v2.Resize((8, 8)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])\n"
-        "network, nothing = make()[0], list\n"
+        "network, nothing = make()[0], list\n\n\n"
+        "def alone():\n    return make()[0]\n\n\n"
+        "def fail(picture):\n    raise TypeError('too\\nsmall')\n\n\n"
+        "def failing():\n    return make()[0], fail\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -274,6 +279,10 @@ def test_a_network_of_ones_own_comes_from_a_function(of_own_network, folder, cap
         ("no_models:make", "--network no_models:make: No module named 'no_models'; expected MODULE:FUNCTION"),
         ("my_models:mak", "has no attribute 'mak'; expected MODULE:FUNCTION, importable from here"),
         ("my_models:nothing", "gives a list, expected a torch module"),
+        (
+            "my_models:alone",
+            "was made with a transform; give it as transform=, or, in the command, have the function",
+        ),
     ],
 )
 def test_a_function_that_gives_no_network_is_told_in_one_line(
@@ -282,6 +291,16 @@ def test_a_function_that_gives_no_network_is_told_in_one_line(
     capsys.readouterr()
     code, out, err = run(capsys, of_own_network, folder, *(["--network", function] if function else []))
     assert (code, out) == (1, "") and message in err.splitlines()[-1]
+
+
+def test_a_transform_that_fails_has_one_line_for_each_picture(of_own_network, folder, capsys):
+    capsys.readouterr()
+    code, out, err = run(capsys, of_own_network, folder, "--network", "my_models:failing")
+    lines = [line for line in err.splitlines() if "the transform fails" in line]
+    assert (code, out) == (1, "") and len(lines) == len(NAMES)
+    assert any(
+        re.fullmatch(r"skipped grey\.png: the transform .*: TypeError: too\\nsmall", line) for line in lines
+    )
 
 
 def bad_input(tmp_path, folder):

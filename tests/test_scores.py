@@ -216,6 +216,20 @@ def test_vim_is_lower_off_the_subspace_of_the_training_features():
     assert (score(Outputs(off, off[:, :3], torch.eye(3, 6))) < score(outputs)).all()
 
 
+@pytest.mark.parametrize(
+    ("count", "dimension"), [(20, 10), (60, 30), (100, 50), (128, 64), (129, 64), (300, 64)]
+)
+def test_vim_of_few_training_images_has_a_smaller_principal_space_and_says_so(count, dimension, capsys):
+    random = torch.Generator().manual_seed(0)
+    weights = torch.randn(10, 128, generator=random)
+    features = torch.randn(count, 128, generator=random).relu()
+    score = ViM()
+    score.fit(Outputs(features, features @ weights.T, weights), torch.arange(count) % 10)
+    assert score.residual_space.shape == (128, 128 - dimension) and 1 < score.alpha < 20
+    line = f"score vim: {count} training images are too few for a principal space of 64 of 128 dimensions; it has"
+    assert capsys.readouterr().out == (f"{line} {dimension}\n" if dimension < 64 else "")
+
+
 def test_vim_knows_the_head_s_own_logits_where_they_are_scaled():
     features, weights = normal(100, 8), F.normalize(normal(3, 8, seed=1))
     outputs = Outputs(features, 16 * F.normalize(features) @ weights.T, weights, is_normalised=True)

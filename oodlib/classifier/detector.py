@@ -12,10 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from oodlib.classifier.features import Features, FeatureStore
+from oodlib.classifier.identity import class_of, fingerprint_network
+from oodlib.classifier.labels import Labels, names_of_classes
 from oodlib.classifier.network import FeatureNetwork
 from oodlib.classifier.report import Report
-from oodlib.classifier.streams import Stream, Transform, described, stream_of, to_unit_range, transformed
-from oodlib.classifier.validation import check_labels, tell_accuracy, tell_promise
+from oodlib.classifier.streams import Stream, stream_of
+from oodlib.classifier.transforms import Transform, check_transform, sketched, to_unit_range, transformed
+from oodlib.classifier.validation import check_bank_size, check_classes, tell_accuracy, tell_promise
 from oodlib.datasets.own import sub_folders
 from oodlib.datasets.roles import ID_TEST, Role
 from oodlib.detection.calibration import expected_calibration_error
@@ -23,11 +26,10 @@ from oodlib.detection.detector import UNFITTED, Detector
 from oodlib.detection.metrics import check_tpr
 from oodlib.detection.scores import BANK_SIZE, Outputs, ScoreSet
 from oodlib.errors import InputError, choice, tell
-from oodlib.files import read_json, reading, write_json
+from oodlib.files import read_json, reading, shown, write_json
 from oodlib.images import ImageSet
 from oodlib.pictures import BACKGROUNDS, Notes, open_picture
 from oodlib.reports.tables import image_table
-from oodlib.training import fingerprint_weights
 
 ABOUT = "classifier.json"
 WORKERS = min(4, os.cpu_count() or 1)  # processes that read pictures
@@ -50,13 +52,13 @@ class ClassifierDetector(Detector):
         choice("background", background, BACKGROUNDS)
         if not isinstance(workers, int) or workers < 0:
             raise InputError(f"workers is {workers!r}, expected a whole number from 0")
-        self.backbone = FeatureNetwork(network, layer, None if class_names is None else len(class_names))
+        if transform is not None and not callable(transform):
+            raise InputError(f"transform is {transform!r}, expected a function of a PIL image")
+        names = None if class_names is None else names_of_classes(class_names)
+        self.backbone = FeatureNetwork(network, layer, None if names is None else len(names))
         linear = self.backbone.linear
-        names = range(linear.out_features) if class_names is None else class_names
-        self.class_names = tuple(str(name) for name in names)
-        self._are_names_given = class_names is not None
-        if len(set(self.class_names)) < len(self.class_names):
-            raise InputError("two classes have one name; give each its own, in the order of the outputs")
+        self._are_names_given = names is not None
+        self.class_names = names or names_of_classes(range(linear.out_features))
         if transform is None:
             tell(
                 "no transform: pictures become RGB in [0, 1] at their own size; give that of your validation images"
@@ -75,12 +77,12 @@ class ClassifierDetector(Detector):
         return "msp" if self.backbone.linear.bias is not None else "cosine"
 
     def network_fingerprint(self) -> str:
-        """A hash of the network's weights."""
-        return fingerprint_weights(self.backbone.network)
+        """A hash of the network's layers and tensors; see `identity.fingerprint_network`."""
+        return fingerprint_network(self.backbone.network)
 
     def read(self, file: Path, notes: Notes | None = None) -> Tensor:
         """A picture from a file, transformed."""
-        return transformed(open_picture(file, notes), self.transform, self.background)
+        return transformed(open_picture(file, notes), self.transform, self.background, f"image {shown(file)}")
 
     def all_features(self, images: Any) -> Tensor:
         """Features (N, D) of any images that `streams.stream_of` takes."""
@@ -88,7 +90,7 @@ class ClassifierDetector(Detector):
 
     def outputs(self, images: Any) -> Outputs:
         """What scores are computed from, of any images that `streams.stream_of` takes."""
-        return self._outputs(self.features_of.of(self._stream(images, with_labels=False)))
+        return self._outputs(self.features_of.of(self._stream(images)))
 
     def fit(
         self, train: Any, val: Any, tpr: float = 0.95, bank_size: int = BANK_SIZE
@@ -106,17 +108,23 @@ class ClassifierDetector(Detector):
             InputError: A class has no images, labels do not fit, or images cannot be read.
         """
         check_tpr(tpr)
+        check_bank_size(bank_size)
         if not self._are_names_given and isinstance(train, str | Path) and Path(train).expanduser().is_dir():
             self._take_names(sub_folders(Path(train).expanduser()))
-        streams = {"training": self._stream(train), "validation": self._stream(val)}
+        streams = {
+            noun: self._stream(given, noun) for noun, given in (("training", train), ("validation", val))
+        }
         for noun, stream in streams.items():
             if stream.labels is not None:  # known before anything is computed
-                check_labels(noun, stream.labels, self.class_names)
-        of_val = self._labelled("validation", streams["validation"])
+                check_classes(noun, stream.labels, self.class_names)
+        of_val = self.features_of.of(streams["validation"])
+        check_classes("validation", of_val.labels, self.class_names)
         probabilities = self._outputs(of_val).logits.double().softmax(-1).cpu().numpy()
-        tell_accuracy(probabilities.argmax(1), of_val.labels, self.class_names)
+        has_names = streams["validation"].has_names
+        tell_accuracy(probabilities.argmax(1), of_val.labels, self.class_names, has_names)
         tell_promise(len(of_val.labels), tpr)
-        of_train = self._labelled("training", streams["training"])
+        of_train = self.features_of.of(streams["training"])
+        check_classes("training", of_train.labels, self.class_names)
         labels = torch.as_tensor(of_train.labels, device=self.device)
         with torch.inference_mode():
             self.scores.fit(self._outputs(of_train), labels, self._outputs(of_val), tpr, bank_size)
@@ -161,12 +169,10 @@ class ClassifierDetector(Detector):
             )
         if not any(role.is_ood for _, _, role, _ in sets):
             raise InputError("there is no OOD set; give near= or far=")
-        streams = [self._stream(images, with_labels=not role.is_ood) for _, _, role, images in sets]
+        streams = [self._stream(images, None if role.is_ood else title) for _, title, role, images in sets]
         tables, first = [], None
         for (key, title, role, _), stream in zip(sets, streams, strict=True):
-            features = (
-                self.features_of.of(stream) if role.is_ood else self._labelled(title, stream, every=False)
-            )
+            features = self.features_of.of(stream)
             outputs = self._outputs(features)
             probabilities = outputs.logits.double().softmax(-1).cpu().numpy()
             names = np.array(self.class_names)
@@ -181,13 +187,13 @@ class ClassifierDetector(Detector):
         return Report(pd.concat(tables, ignore_index=True), dict(self.thresholds), self.own_score, **first)
 
     def save(self, folder: Path) -> None:
-        """Write scores, thresholds, class names and the fingerprint of the network's weights; not the network."""
+        """Write scores, thresholds, class names and the fingerprint of the network; not the network."""
         about = {
             "class_names": list(self.class_names),
             "layer": self.backbone.layer,
             "background": self.background,
-            "module": _class_of(self.backbone.network),
-            "transform": described(self.transform),
+            "module": class_of(self.backbone.network),
+            "transform": sketched(self.transform),
             "network": self.network_fingerprint(),
         }
         self.save_scores(folder)
@@ -204,24 +210,26 @@ class ClassifierDetector(Detector):
             names = [
                 about[n] for n in ("class_names", "layer", "background", "module", "transform", "network")
             ]
-        class_names, layer, background, module, made_with, fingerprint = names
+        class_names, layer, background, module, sketch, fingerprint = names
         if network is None:
-            raise InputError(f"the detector in {folder} was made of a {module}; give it as network=")
-        if fingerprint_weights(network) != fingerprint:
             raise InputError(
-                f"the {_class_of(network)} has other weights than the one that {folder} was made of"
+                f"the detector in {folder} was made of a {module}; give it as network= or --network"
             )
+        if fingerprint_network(network) != fingerprint:
+            raise InputError(
+                f"the {class_of(network)} has other weights, buffers or layers than the {module} that {folder} was "
+                "made of; give that one"
+            )
+        check_transform(transform, sketch, folder)
         detector = cls(network, layer, class_names, transform, background, **options)
-        if described(detector.transform) != made_with:
-            tell(
-                f"the transform is not the one that {folder} was made with: it makes something else of a picture"
-            )
         detector.load_scores(folder)
         return detector
 
-    def _stream(self, images: Any, with_labels: bool = True) -> Stream:
-        options = dict(with_labels=with_labels, background=self.background, workers=self.workers)
-        return stream_of(images, self.transform, self.class_names, **options)
+    def _stream(self, images: Any, noun: str | None = None) -> Stream:
+        """Images as a stream; with a noun, which errors call them by, they need labels."""
+        labels = None if noun is None else Labels(noun, self.class_names)
+        options = dict(background=self.background, workers=self.workers)
+        return stream_of(images, self.transform, labels, **options)
 
     @torch.inference_mode()
     def _outputs(self, features: Features) -> Outputs:
@@ -230,15 +238,6 @@ class ClassifierDetector(Detector):
         return Outputs(
             values, self.backbone.logits(values), weight, None if bias is None else bias.detach().float()
         )
-
-    def _labelled(self, noun: str, stream: Stream, every: bool = True) -> Features:
-        features = self.features_of.of(stream)
-        if features.labels is None:
-            raise InputError(
-                f"the {noun} images have no labels; give pairs of image and label, or class folders"
-            )
-        check_labels(noun, features.labels, self.class_names, every)
-        return features
 
 
 def _named(sets: Any) -> Mapping[str, Any]:
@@ -259,7 +258,3 @@ def _named(sets: Any) -> Mapping[str, Any]:
             raise InputError(f"two sets have the title {title}; give a mapping of titles to sets")
         named[title] = images
     return named
-
-
-def _class_of(network: nn.Module) -> str:
-    return f"{type(network).__module__}.{type(network).__qualname__}"

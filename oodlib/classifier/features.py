@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from oodlib.classifier.identity import fingerprint_network
+from oodlib.classifier.items import BATCH_SIZE
 from oodlib.classifier.network import FeatureNetwork
-from oodlib.classifier.streams import BATCH_SIZE, Stream
+from oodlib.classifier.streams import Stream
 from oodlib.errors import InputError
-from oodlib.files import Damaged, atomic, reading
-from oodlib.training import fingerprint_weights
+from oodlib.files import Damaged, atomic, fingerprint, reading
 
 
 class Features(NamedTuple):
@@ -32,28 +33,31 @@ class FeatureStore:
     """The features of a network by stream, kept in memory and, if asked, in a folder for the next time.
 
     Args:
-        folder: Where to keep them as files, named by the network's weights and by what the images are made of.
+        folder: Where to keep them as files, named by the network, its layer and what the images are made of.
     """
 
     def __init__(self, network: FeatureNetwork, folder: Path | None = None):
         self.network, self.folder = network, None if folder is None else Path(folder)
-        self.fingerprint = fingerprint_weights(network.network)
+        self.fingerprint = fingerprint_network(network.network)
+        layer = fingerprint(np.frombuffer(network.layer.encode(), np.uint8))
+        self._start = f"{self.fingerprint}-{layer}"  # of the files' names
         self._kept: dict[str, Features] = {}
 
     def of(self, stream: Stream) -> Features:
         """Those of a stream: read where they are there, else computed under a progress bar.
 
         Raises:
-            InputError: An image cannot be read, the network has other weights than before, or see `FeatureNetwork`.
+            InputError: An image cannot be read, the network is not what it was, or see `FeatureNetwork`.
         """
-        if fingerprint_weights(self.network.network) != self.fingerprint:
+        if fingerprint_network(self.network.network) != self.fingerprint:
             raise InputError(
-                "the network has other weights than when the detector was made; make the detector again"
+                "the network has other weights, buffers or layers than when the detector was made; make the "
+                "detector again"
             )
         if stream.key is None:
             return self._computed(stream)
         if stream.key not in self._kept:
-            path = self.folder / f"{self.fingerprint}-{stream.key}.safetensors" if self.folder else None
+            path = self.folder / f"{self._start}-{stream.key}.safetensors" if self.folder else None
             features = None if path is None or not path.exists() else _read(path)
             if features is None:
                 features = self._computed(stream)

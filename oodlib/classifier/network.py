@@ -1,12 +1,16 @@
 """A trained network seen from its last linear layer: features go into it, logits come out of it."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import dropwhile
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oodlib.classifier.identity import unwrapped
 from oodlib.device import evaluating
 from oodlib.errors import InputError, tell
 
@@ -14,7 +18,8 @@ from oodlib.errors import InputError, tell
 class FeatureNetwork(nn.Module):
     """The features of a trained network: what goes into its last linear layer, taken by a hook as it runs.
 
-    The network is not changed: its mode, precision, device and memory layout stay its own.
+    The network is not changed: its mode, precision, device and memory layout stay its own. It runs without what
+    torch.compile and DataParallel make of it, as these pass over hooks or run copies.
 
     Args:
         network: Any module that takes a batch of tensors and gives logits, alone or in a tuple or mapping.
@@ -27,10 +32,8 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, layer: str | None = None, num_classes: int | None = None):
         super().__init__()
-        if not isinstance(network, nn.Module):
-            raise InputError(f"the network is a {type(network).__name__}, expected a torch module")
-        self.network = network
-        self.layer = find_layer(network, layer, num_classes)
+        self.network = unwrapped(network)
+        self.layer = find_layer(self.network, layer, num_classes)
         self._is_tried = False
 
     @property
@@ -41,7 +44,8 @@ class FeatureNetwork(nn.Module):
     def device(self) -> torch.device:
         return self.linear.weight.device
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)  # whose tensors, where the network keeps some, no training takes
+    @torch.no_grad()
     def forward(self, batch: Tensor) -> Tensor:
         """Features (N, D) float32 of transformed images (N, ...), in evaluation mode.
 
@@ -49,15 +53,16 @@ class FeatureNetwork(nn.Module):
             InputError: The network cannot take the batch, features are not (N, D) or not finite, or the layer does not
                 give what the network gives.
         """
-        taken: list[Tensor] = []
+        taken: list[tuple[Tensor, torch.dtype]] = []
 
-        def take(_module: nn.Module, args: tuple, kwargs: dict, _output: Any) -> None:
-            taken.append(
-                (args[0] if args else kwargs["input"]).clone()
-            )  # what follows may change it in place
+        def take(_module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+            # What follows may change the input in place.
+            taken.append(((args[0] if args else kwargs["input"]).clone(), output.dtype))
 
-        batch = batch.to(self.device, self.linear.weight.dtype, non_blocking=True)
-        with self.linear.register_forward_hook(take, with_kwargs=True), evaluating(self.network):
+        # A copy, as the network may change it in place.
+        batch = batch.to(self.device, self.linear.weight.dtype, non_blocking=True, copy=True)
+        hooked = self.linear.register_forward_hook(take, with_kwargs=True)
+        with hooked, evaluating(self.network), _uncompiled():
             try:
                 outputs = self.network(batch)
             except Exception as error:  # whatever the network raises
@@ -69,13 +74,20 @@ class FeatureNetwork(nn.Module):
             raise InputError(
                 f"layer {self.layer!r} ran {len(taken)} times for one batch, expected once; name another layer"
             )
-        features = taken[0].float()
+        ((features, dtype),) = taken
+        features = features.float()
+        if features.ndim != 2 or len(features) != len(batch):
+            raise InputError(
+                f"what goes into layer {self.layer!r} has shape {tuple(features.shape)} for a batch of shape "
+                f"{tuple(batch.shape)}, expected ({len(batch)}, features); name the layer that classifies, or, if that "
+                "is one image, give images[None]"
+            )
         if not bool(features.isfinite().all()):
             raise InputError(
                 "features are NaN or infinite; look at the network's weights and at the transform"
             )
         if not self._is_tried:
-            self._try(features, outputs, len(batch))
+            self._try(features, outputs, dtype)
             self._is_tried = True
         return features
 
@@ -84,14 +96,11 @@ class FeatureNetwork(nn.Module):
         bias = self.linear.bias
         return F.linear(features, self.linear.weight.float(), None if bias is None else bias.float())
 
-    def _try(self, features: Tensor, outputs: Any, count: int) -> None:
-        if features.ndim != 2 or len(features) != count:
-            raise InputError(
-                f"what goes into layer {self.layer!r} has shape {tuple(features.shape)}, expected ({count}, features); "
-                "name the layer that classifies"
-            )
+    def _try(self, features: Tensor, outputs: Any, dtype: torch.dtype) -> None:
+        """Raise `InputError` unless the layer's logits, computed in `dtype`, are among the outputs."""
         logits = self.logits(features)
-        tolerance = {"rtol": 0.02, "atol": 0.02 * logits.abs().max().item()}  # it may compute in 16 bits
+        share = 1e-3 if dtype.itemsize > 2 else 0.02  # a GPU may round float32 to 10 bits
+        tolerance = {"rtol": share, "atol": share * logits.abs().max().item()}
         if not any(
             o.shape == logits.shape and torch.allclose(o.float(), logits, **tolerance)
             for o in _tensors(outputs)
@@ -111,8 +120,9 @@ def find_layer(network: nn.Module, layer: str | None, num_classes: int | None) -
     )
     wanted = "" if num_classes is None else f" with {num_classes} outputs, one for each class"
     if layer is not None:
-        # A wrapper, as of torch.compile or DataParallel, goes before the names or is gone.
-        layer = next((n for n in linear if _unwrapped(n) == _unwrapped(layer)), layer)
+        # Wrappers, as of torch.compile or DataParallel, are in the names or are gone.
+        same = (name for name in linear if _without_wrappers(name) == _without_wrappers(layer))
+        layer = layer if layer in linear else next(same, layer)
         if layer not in linear:
             raise InputError(
                 f"layer {layer!r} is no linear layer; choose one of {listed or 'none, as there is none'}"
@@ -136,8 +146,16 @@ def find_layer(network: nn.Module, layer: str | None, num_classes: int | None) -
     return name
 
 
-def _unwrapped(name: str) -> str:
-    return name.removeprefix("module.").removeprefix("_orig_mod.")
+def _without_wrappers(name: str) -> str:
+    """The name of a module in a network that nothing wraps, in whole or in part."""
+    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    return ".".join(dropwhile("module".__eq__, parts))
+
+
+def _uncompiled() -> AbstractContextManager:
+    """The context in which what torch.compile has made runs as it was written."""
+    is_in_use = "torch._dynamo" in sys.modules  # which takes seconds to import
+    return torch.compiler.set_stance("force_eager") if is_in_use else nullcontext()
 
 
 def _tensors(outputs: Any) -> list[Tensor]:

@@ -2,48 +2,58 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from oodlib.errors import InputError, tell
 
+GAIN = 0.1  # in accuracy, by which another order fits far better
 
-def check_labels(noun: str, labels: np.ndarray, class_names: Sequence[str], every: bool = True) -> None:
-    """Raise `InputError` if labels, integers (N,), are not those of the classes or, where `every`, a class has none."""
-    if labels.min() < 0 or labels.max() >= len(class_names):
-        raise InputError(
-            f"labels of the {noun} images go from {labels.min()} to {labels.max()}, expected 0 to "
-            f"{len(class_names) - 1}"
-        )
-    missing = [name for i, name in enumerate(class_names) if i not in labels] if every else []
+
+def check_bank_size(bank_size: int) -> None:
+    """Raise `InputError` unless it is a number of images."""
+    if not isinstance(bank_size, Integral) or bank_size < 1:
+        raise InputError(f"bank_size is {bank_size!r}, expected a whole number from 1")
+
+
+def check_classes(noun: str, labels: np.ndarray, class_names: Sequence[str]) -> None:
+    """Raise `InputError` if a class has none of the labels, integers (N,)."""
+    missing = [name for i, name in enumerate(class_names) if i not in labels]
     if missing:
         raise InputError(
             f"there are no {noun} images of {', '.join(map(repr, missing))}; each class needs some"
         )
 
 
-def tell_accuracy(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
-    """Print the accuracy, and where it is hardly better than chance the order of the names that would fit best."""
+def tell_accuracy(
+    predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str], has_names: bool = True
+) -> None:
+    """Print the accuracy, and where it is hardly better than chance, or another order would fit far better, that order:
+    of the names, or, where labels are numbers, which know no names, of the labels."""
     accuracy, count = (predicted == labels).mean(), len(class_names)
     tell(f"accuracy on {len(labels)} validation images: {accuracy:.1%}")
     # Twice chance; of two or three classes, half-way from chance to 1.
     low = min(2 / count, (1 + 1 / count) / 2)
-    if accuracy >= low:
-        return
     confusion = np.zeros((count, count), np.int64)
     np.add.at(confusion, (predicted, labels), 1)
     _, best = linear_sum_assignment(confusion, maximize=True)
     share = confusion[np.arange(count), best].sum() / len(labels)
-    if share < low:
+    if accuracy < low and share < low:
         tell(
-            "that is hardly better than chance, and no other order of the names fits much better (best "
-            f"{share:.1%}): look at the network's weights and at the transform"
+            f"that is hardly better than chance, and no other order of the {'names' if has_names else 'labels'} fits "
+            f"much better (best {share:.1%}): look at the network's weights and at the transform"
         )
-    else:
+    elif accuracy < low or share - accuracy >= GAIN:
+        start = "that is hardly better than chance: " if accuracy < low else ""
+        order = ", ".join(class_names[i] if has_names else str(i) for i in best)
         tell(
-            "that is hardly better than chance: names and outputs may be in another order; the outputs fit best in the "
-            f"order {', '.join(class_names[i] for i in best)} (accuracy {share:.1%})"
+            f"{start}names and outputs may be in another order; the outputs fit best in the order {order} (accuracy "
+            f"{share:.1%})"
+            if has_names
+            else f"{start}labels may count in another order than outputs; outputs 0 to {count - 1} fit best the labels "
+            f"{order} (accuracy {share:.1%}): number the labels as the network was trained"
         )
 
 

@@ -135,7 +135,8 @@ class ViM(Score, name="vim"):
 
     `o = -pinv(W) b` is the origin of the logits, R spans the space beside the d directions in which training features
     vary most about it, and `alpha` makes the residual as large as the largest logit, on average over training images.
-    d is 1000 from 2048 features on, 512 from 768 on, and else half of them, as in that paper.
+    d is 1000 from 2048 features on, 512 from 768 on, and else half of them, as in that paper; of no more training
+    images than features it is at most half their number, as beside what these span there is only rounding.
     """
 
     statistics = ("origin", "residual_space", "alpha")
@@ -158,7 +159,13 @@ class ViM(Score, name="vim"):
         for part in train.features.split(ROWS):
             centred = part.double() - origin
             scatter += centred.T @ centred
-        dimension = 1000 if size >= 2048 else 512 if size >= 768 else size // 2
+        dimension, half = 1000 if size >= 2048 else 512 if size >= 768 else size // 2, len(labels) // 2
+        if len(labels) <= size and half < dimension:
+            tell(
+                f"score vim: {len(labels)} training images are too few for a principal space of {dimension} of {size} "
+                f"dimensions; it has {half}"
+            )
+            dimension = half
         _, directions = torch.linalg.eigh(scatter)  # of the smallest eigenvalue first
         self.origin = origin.float()
         self.residual_space = directions[:, : size - dimension].float().contiguous()
