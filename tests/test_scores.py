@@ -186,6 +186,11 @@ def test_rmds_is_the_mahalanobis_score_less_that_of_one_gaussian_for_all():
     np.testing.assert_allclose(fit_rmds(features, labels, 3)(probes).numpy(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_rmds_of_one_training_image_a_class_is_finite():
+    features = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(fit_rmds(features, torch.arange(4), 4)(features)).all()
+
+
 def test_rmds_is_pytorch_oods_but_for_the_factor_n():
     features, labels = clusters()
     theirs = pytorch_ood.RMD(None).fit_features(features, labels).predict_features(features).double()

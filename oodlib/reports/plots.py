@@ -221,7 +221,7 @@ def score_distributions(
             if axes in grid[:, 0]:
                 axes.set_ylabel(ood_sets[key]["title"].iloc[0], rotation=0, ha="right", va="center")
         mean = f"\naccepts {np.mean(list(accepted.values())):.0%} of OOD images" if len(sets) > 1 else ""
-        column[0].set_title(label(source) + mean + _left_out(all_scores))
+        column[0].set_title((label(source) + mean + _left_out(all_scores)).strip())
         column[-1].set_xlabel(xlabel)
     figure.suptitle(title)
     handles = [figure.axes[0].patches[i] for i in (0, 1)] + [figure.axes[0].lines[0]]

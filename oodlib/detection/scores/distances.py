@@ -90,9 +90,9 @@ class RMDS(Score, name="rmds", base="mahalanobis"):
         centre = shares @ whitened_means
         means = whitened_means - centre
         between = (means * shares.sqrt()[:, None]).T  # (D, C)
-        inner = torch.eye(between.shape[1], dtype=between.dtype, device=between.device) + between.T @ between
-        # |z|^2 - |R^T z|^2 with R = V (I + V^T V)^(-1/2), by the Cholesky factor of the inner matrix.
-        removed = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), between.T, upper=False).T
+        # |z|^2 - |R^T z|^2 with R = U S (I + S^2)^(-1/2), by the singular values S of V = U S W^T.
+        directions, sizes, _ = torch.linalg.svd(between, full_matrices=False)
+        removed = directions * (sizes / (1 + sizes.square()).sqrt())
         # |z|^2 is in both distances. What is left needs a few projections of the features, and no whitened ones.
         axes = torch.cat([2 * means.T, removed], dim=1)
         projection, shift = self.base.whitening.double().T @ axes, centre @ axes
