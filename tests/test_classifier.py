@@ -498,7 +498,8 @@ def test_a_report_is_written_and_shown(report, tmp_path):
 
 @pytest.mark.parametrize("score", [None, "knn"])
 def test_a_report_draws_histograms_and_roc_curves(report, score):
-    assert "MSP" in report.plot()._suptitle.get_text() and report.plot(score).axes[0].get_title().startswith("accepts ")
+    assert "MSP" in report.plot()._suptitle.get_text()
+    assert report.plot(score).axes[0].get_title().startswith("accepts ")
     assert report.plot(score).axes[0].get_ylabel() == "held_out"
     assert len(report.roc(score).axes[0].lines) == 3
 
