@@ -235,8 +235,11 @@ def test_the_placebo_map_has_a_panel_for_each_condition_and_counts_points_above_
 
 def test_auroc_and_alarms_have_a_row_for_each_condition_and_its_values(runs):
     overview = study.overview(study.tables(runs, "metrics"), study.tables(runs, "alarms"))
-    figure = study_plots.auroc_and_alarms(overview, "title")
+    figure = study_plots.auroc_and_alarms(overview, "label_mixup+degraded")
     named = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    bold = [text.get_text() for text in figure.axes[0].get_yticklabels() if text.get_fontweight() == "bold"]
+    assert bold == ["label mixup, degraded"]
+    assert figure.get_suptitle() == "False alarms: up to 10 %, with degraded images up to 10 %"
     assert set(named) == {
         "no outliers",
         "label mixup",

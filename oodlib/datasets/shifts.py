@@ -1,7 +1,8 @@
 """ID test images as they may come in use: a little softer, darker, turned, saved again. Each one that a detector calls
 OOD is a false alarm.
 
-Some shifts are of a kind that training with `degrade` draws too, at one fixed size; no training draws the others.
+Some shifts are of a kind that training with `degrade` draws too, at one fixed size; no training but AugMix draws the
+others.
 """
 
 import io

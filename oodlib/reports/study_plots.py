@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from textwrap import fill
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -72,29 +73,33 @@ def placebo_map(changes: pd.DataFrame, outliers: Sequence[str], title: str) -> F
 
 
 @styled
-def auroc_and_alarms(overview: pd.DataFrame, title: str) -> Figure:
+def auroc_and_alarms(overview: pd.DataFrame, chosen: str | None = None) -> Figure:
     """AUROC on natural sets, and beside it the share of shifted ID images that is called OOD: a row for each condition.
 
     Args:
         overview: From `study.overview`.
+        chosen: The condition whose name is bold.
     """
     table = overview.sort_values("natural")
-    colours = [ID_COLOUR if "+degraded" in name else "0.35" for name in table.index]
-    figure = Figure(figsize=(7, 1.1 + 0.2 * len(table)), layout="constrained")
+    alarms, is_degraded = table["shifted ID called OOD"], table.index.str.contains("+degraded", regex=False)
+    colours = np.where(is_degraded, ID_COLOUR, "0.35")
+    figure = Figure(figsize=(7, 1.1 + 0.19 * len(table)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    xlabels = {
-        "natural": "AUROC on natural sets (%)",
-        "shifted ID called OOD": "shifted ID images called OOD (%)",
-    }
-    for axes, (column, xlabel) in zip(panels, xlabels.items(), strict=True):
-        axes.scatter(table[column], range(len(table)), c=colours, s=28)
+    xlabels = ("AUROC on natural sets (%)", "shifted ID images called OOD (%)")
+    for axes, values, xlabel in zip(panels, (table["natural"], alarms), xlabels, strict=True):
+        axes.scatter(values, range(len(table)), c=colours, s=28)
         axes.set(xlabel=xlabel, yticks=range(len(table)))
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-    panels[0].set_yticklabels([label(name) for name in table.index])
+    names = panels[0].set_yticklabels([label(name) for name in table.index])
+    if chosen in table.index:
+        names[table.index.get_loc(chosen)].set_fontweight("bold")
     panels[1].axvline(100 * LEVEL, color="0.6", lw=0.8, ls=":")
-    kinds = {"images as they are": "0.35", "degraded": ID_COLOUR}
+    kinds = {"not degraded": "0.35", "degraded": ID_COLOUR}
     handles = [Line2D([], [], marker="o", ls="", color=colour, label=name) for name, colour in kinds.items()]
     figure.legend(handles=handles, loc="outside lower right", ncols=2)
-    figure.suptitle(title)
+    most = f"False alarms: up to {alarms.max():.0f} %"
+    if is_degraded.any() and not is_degraded.all():
+        most += f", with degraded images up to {alarms[is_degraded].max():.0f} %"
+    figure.suptitle(most)
     return figure
