@@ -30,7 +30,7 @@ from oodlib.settings import Data, DenoiserModel, Experiment, Settings, Shared
 ABOUT = (Experiment, Data)  # what a run is of
 FOLDER = Path(__file__).parent / "weights"
 STUDY = "study"  # the run of which tables ship and no models
-# Of runs whose tables ship: make's name for what makes them, and the files that notebooks 5 and 6 save.
+# By the folder that they ship in: make's name for the run that they are of, and the files that notebooks 5 and 6 save.
 RESULTS = {"digits": ("demo", ("results.csv", "false_alarms.csv")), STUDY: ("study", study_tables.FILES)}
 SHIPPED_BANK_SIZE = 500  # training images for the score knn: all 866 would be a tenth of what ships
 SHIPPED_SCORES = 1000  # images of a set at most whose scores the explorer's histograms show
@@ -123,6 +123,7 @@ def build(run: Run, folder: Path) -> None:
         outliers: run.detector(chosen.head, outliers, chosen.seed) for outliers in ("none", condition(chosen))
     }
     denoiser = run.mark(run.denoiser / MARKS[0], "01_train_ddpm")
+    results = _results(run, folder)
     for outliers, source in sources.items():
         run.require(source / "settings.json", "03_train_detector", **parse(outliers))
     splits = datasets.id_splits(chosen)
@@ -148,20 +149,27 @@ def build(run: Run, folder: Path) -> None:
         _write_own_scores(target, detector, sets, about)
         _finish(source, target, "detector")
 
-    write_results(run, folder)
+    _write_results(results, folder)
 
 
-def write_results(run: Run, folder: Path) -> None:
-    """Write the tables of a finished run that ship, if any do, and the checksums of the folder. Of a table by sets only
-    the rows of groups of sets, which a notebook shows, ship."""
-    notebook = "06_which_outliers" if run.name == STUDY else "05_compare"
-    for name in RESULTS.get(run.name, ("", ()))[1]:
-        path = run.require(run.folder / name, notebook)
+def _results(run: Run, folder: Path) -> list[Path]:
+    """The files of a finished run that ship in a folder beside models, if any do."""
+    notebook = "06_which_outliers" if folder.name == STUDY else "05_compare"
+    return [run.require(run.folder / name, notebook) for name in RESULTS.get(folder.name, ("", ()))[1]]
+
+
+def _write_results(results: Sequence[Path], folder: Path) -> None:
+    """Copy them, and write the checksums of all in the folder. Of a table by sets only the rows of groups of sets ship,
+    which a notebook shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in results:
         if path.suffix != ".csv":
-            shutil.copyfile(path, folder / name)
+            shutil.copyfile(path, folder / path.name)
             continue
         table = read_csv(path)
-        write_csv(folder / name, table[table["set"].isin([*GROUPS, ID_TEST])] if "set" in table else table)
+        write_csv(
+            folder / path.name, table[table["set"].isin([*GROUPS, ID_TEST])] if "set" in table else table
+        )
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
     sums = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     write_text(folder / "SHA256SUMS", "".join(sums))
@@ -213,7 +221,7 @@ def main(names: Sequence[str]) -> None:
     for name in names:
         run = Run(name)
         if name == STUDY:
-            write_results(run, FOLDER / name)
+            _write_results(_results(run, FOLDER / name), FOLDER / name)
             continue
         about = read_json(run.require(run.about, "01_train_ddpm"))
         usual = make_settings(preset=about["preset"]).values(Data)

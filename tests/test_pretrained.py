@@ -344,7 +344,7 @@ def test_what_is_built_has_valid_checksums(built, monkeypatch):
 
 def test_what_is_built_are_the_files_that_ship(built):
     found = sorted(path.relative_to(built[1]).as_posix() for path in built[1].rglob("*") if path.is_file())
-    assert found == MODELS
+    assert found == FILES
 
 
 def test_a_denoiser_that_ships_already_stays_as_it_is(built, tmp_path):
@@ -389,11 +389,19 @@ def test_a_denoiser_that_does_not_ship_yet_is_refused_for_detectors_alone(built,
     assert sorted(path.name for path in ship.rglob("*")) == sorted(path.name for path in built[1].rglob("*"))
 
 
+def test_without_its_tables_nothing_is_built_and_nothing_lost(built, tmp_path):
+    run, ship = (shutil.copytree(part, tmp_path / part.name) for part in built)
+    (run / "results.csv").unlink()
+    with pytest.raises(InputError, match=r"results\.csv is not there; make it with notebook 05_compare"):
+        pretrained.build(Run(str(run)), ship)
+    assert sorted(path.name for path in ship.rglob("*")) == sorted(path.name for path in built[1].rglob("*"))
+
+
 def test_a_second_build_takes_the_place_of_the_first(built, tmp_path):
     shutil.copytree(built[1], tmp_path / "digits")
     (tmp_path / "digits" / "SHA256SUMS").write_text("")
     pretrained.build(Run(str(built[0])), tmp_path / "digits")
-    for name in MODELS:
+    for name in FILES:
         assert (tmp_path / "digits" / name).read_bytes() == (built[1] / name).read_bytes(), name
 
 
