@@ -40,10 +40,10 @@ class GEN(Score, name="gen"):
     GAMMA, LARGEST = 0.1, 100
 
     def forward(self, outputs: Outputs) -> Tensor:
-        logits = outputs.logits.double()
-        log_p = logits.log_softmax(-1).topk(min(self.LARGEST, logits.shape[-1]), sorted=False).values
-        # log(1 - p) from log p, exact at both ends.
-        log_rest = torch.where(log_p > -0.7, (-torch.expm1(log_p)).log(), torch.log1p(-log_p.exp()))
+        log_p = outputs.logits.double().log_softmax(-1)
+        if log_p.shape[-1] > self.LARGEST:
+            log_p = log_p.topk(self.LARGEST, sorted=False).values
+        log_rest = (-log_p.expm1()).log()  # of 1 - p, exact where p is near 1
         return -(self.GAMMA * (log_p + log_rest)).exp().sum(-1)
 
 
