@@ -23,7 +23,7 @@ help:
 	touch $@
 
 demo: .venv/installed
-	@echo "One diffusion model and 72 detectors in 31 notebooks: 18 minutes on two CPU cores, less on more."
+	@echo "One diffusion model and 72 detectors in 31 notebooks: 17 minutes on two CPU cores, less on more."
 	snakemake --cores $(CORES) --rerun-incomplete --retries 1 --quiet host reason
 	@cat $(RUN)/summary.md
 	@echo "Figures, tables, detectors and executed notebooks are in $(RUN); start with $(RUN)/figures."
@@ -51,7 +51,7 @@ cifar10: .venv/installed
 
 # On a machine that does nothing else: what else runs goes into the numbers.
 bench: .venv/installed
-	@echo "The same work by oodlib and by others, in turn, and make demo, which alone takes 18 minutes on two."
+	@echo "The same work by oodlib and by others, in turn, and make demo, which alone takes 17 minutes on two."
 	python -m benchmarks
 
 # Lint and unit tests: no notebook, workflow or browser, and nothing that trains for long.

@@ -12,11 +12,8 @@ from oodlib.settings import Settings
 # The best mixture on validation images of digits, see notebook 6. On CIFAR-10 it has not been tried.
 CHOSEN = dict(outliers="distant_mixup", noise_levels=NOISE_LEVELS, degrade=STRENGTH)
 
-OF_ANY_SHAPE = (
-    "photo_patches",
-    "gaussian",
-    "uniform",
-)  # OOD sets for images of another shape than the preset's
+# OOD sets for images of another shape than the preset's.
+OF_ANY_SHAPE = ("photo_patches", "gaussian", "uniform")
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Handwritten digits, 8 x 8 grey: everything in minutes on two CPU cores.
