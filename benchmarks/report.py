@@ -64,7 +64,7 @@ def tables(rows: Sequence[Row], grown: Sequence[Growth]) -> list[str]:
 @styled
 def chart(rows: Sequence[Row]) -> Figure:
     """How many times as fast as others each job is that others do too, on a logarithmic axis."""
-    beside = [row for row in rows if row.peer and row.unit == "x" and not row.at_most]
+    beside = [row for row in rows if row.unit == "x" and not row.at_most]
     figure = Figure(figsize=(9, 1.1 + 0.3 * len(beside)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(1, color="0.6", lw=1, ls="--")
